@@ -1,0 +1,1 @@
+"""Backends speak to models. This package imports neither `gateway` nor `routers`."""

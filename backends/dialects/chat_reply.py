@@ -1,0 +1,365 @@
+"""Reading an OpenAI-compatible answer: a light look at each chunk, whose bytes are passed on.
+
+Only the fields below are decoded, so whatever else an engine sends survives untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, NoReturn
+
+import msgspec
+
+from backends.base import Event, Operation, Usage
+from backends.dialects.exchange import Incoming
+from backends.dialects.refusals import ErrorBody, Refusal, error_for, read_error, redact
+from backends.errors import (
+    BackendError,
+    StreamBroken,
+    StreamFailed,
+    StreamTruncated,
+    UpstreamFailed,
+    UpstreamProtocolError,
+)
+from backends.sse import SSEParser
+
+__all__ = ["ChatReply", "read_usage"]
+
+BODY_BYTES = 32 * 1024 * 1024
+MAX_TOKENS = 100_000_000
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _ToolCall(msgspec.Struct):
+    function: _Function | None = None
+
+
+class _Delta(msgspec.Struct):
+    content: str | list[Any] | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+    function_call: _Function | None = None
+    audio: Any = None
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    delta: _Delta | None = None
+    message: _Delta | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    usage: msgspec.Raw = msgspec.Raw()
+    error: Any = None
+    model: str | None = None
+    object: str | None = None
+    data: msgspec.Raw = msgspec.Raw()
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int = -1
+    completion_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+
+
+_decode_chunk = msgspec.json.Decoder(_Chunk).decode
+_decode_usage = msgspec.json.Decoder(_Usage).decode
+_decode_any = msgspec.json.Decoder().decode
+
+
+def read_usage(raw: bytes) -> Usage | None:
+    """Usage as the upstream stated it, or None when it is missing or cannot be true: negative,
+    beyond a hundred million tokens, or parts that are larger than their whole."""
+    try:
+        usage = _decode_usage(raw)
+    except msgspec.DecodeError:
+        return None
+    prompt, completion = usage.prompt_tokens, usage.completion_tokens or 0
+    read = usage.prompt_tokens_details or _Details()
+    made = usage.completion_tokens_details or _Details()
+    cached, written = read.cached_tokens or 0, read.cache_write_tokens or 0
+    reasoning = made.reasoning_tokens or 0
+    if not (0 <= prompt <= MAX_TOKENS and 0 <= completion <= MAX_TOKENS):
+        return None
+    if min(cached, written, reasoning) < 0 or cached + written > prompt or reasoning > completion:
+        return None
+    return Usage(prompt, completion, cached, written, reasoning)
+
+
+def _length(text: str | None) -> int:
+    if not text:
+        return 0
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def _text_bytes(delta: _Delta) -> int:
+    content = delta.content
+    size = _length(content) if content is None or isinstance(content, str) else _parts(content)
+    size += _length(delta.reasoning_content or delta.reasoning)
+    if delta.refusal:
+        size += _length(delta.refusal)
+    if delta.tool_calls:
+        size += sum(_call_bytes(call.function) for call in delta.tool_calls)
+    if delta.function_call:
+        size += _call_bytes(delta.function_call)
+    return size
+
+
+def _parts(content: list[Any]) -> int:
+    # Mistral's reasoning models send lists of parts, whose texts may be lists again.
+    size = 0
+    for part in content:
+        if isinstance(part, dict):
+            for key in ("text", "thinking"):
+                value = part.get(key)
+                size += _parts(value) if isinstance(value, list) else _length(_str(value))
+    return size
+
+
+def _str(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _call_bytes(function: _Function | None) -> int:
+    return 0 if function is None else _length(function.name) + _length(function.arguments)
+
+
+def _loose(data: bytes) -> _Chunk | None:
+    """A chunk whose JSON is right but whose types are not: what can still be read of it."""
+    try:
+        value = _decode_any(data)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    if not isinstance(value, dict):
+        return None
+    listed = value.get("choices")
+    choices = (
+        [_loose_choice(choice) for choice in listed if isinstance(choice, dict)]
+        if isinstance(listed, list)
+        else None
+    )
+    return _Chunk(
+        choices=choices,
+        usage=msgspec.Raw(msgspec.json.encode(value.get("usage"))),
+        error=value.get("error"),
+        model=_str(value.get("model")),
+        object=_str(value.get("object")),
+    )
+
+
+def _loose_choice(choice: dict[str, Any]) -> _Choice:
+    index = choice.get("index")
+    delta = choice.get("delta") or choice.get("message")
+    content = _str(delta.get("content")) if isinstance(delta, dict) else None
+    # The rest of the delta is unreadable but not nothing: its size stands in for its text.
+    rest = "" if content or not delta else msgspec.json.encode(delta).decode()
+    return _Choice(
+        index=index if isinstance(index, int) else 0,
+        delta=_Delta(content=content, reasoning=rest),
+        text=_str(choice.get("text")),
+        finish_reason=_str(choice.get("finish_reason")),
+    )
+
+
+class ChatReply:
+    """A Reply over one exchange. `malformed` counts events that were dropped because they were
+    not JSON, not UTF-8, or not an object."""
+
+    def __init__(
+        self,
+        exchange: Incoming,
+        operation: Operation,
+        *,
+        choices: int = 1,
+        dropped: tuple[str, ...] = (),
+        secrets: tuple[str, ...] = (),
+    ) -> None:
+        self.malformed = 0
+        self._exchange = exchange
+        self._operation = operation
+        self._choices = choices
+        self._dropped = dropped
+        self._secrets = secrets
+        self._model: str | None = None
+        self._usage: Usage | None = None
+        self._open: set[int] = set()
+        self._seen: set[int] = set()
+
+    @property
+    def model(self) -> str | None:
+        return self._model
+
+    @property
+    def usage(self) -> Usage | None:
+        return self._usage
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        return self._dropped
+
+    async def aclose(self) -> None:
+        self._exchange.close()
+
+    def events(self) -> AsyncIterator[Event]:
+        return self._stream() if self._exchange.stream else self._whole()
+
+    async def _stream(self) -> AsyncIterator[Event]:
+        exchange = self._exchange
+        parser = SSEParser()
+        try:
+            exchange.check_type("stream")
+            while data := await self._receive():
+                for name, payload in parser.feed(data):
+                    if payload == b"[DONE]":
+                        self._check_complete()
+                        exchange.finish()
+                        return
+                    event = self._event(name, payload)
+                    if event is not None:
+                        exchange.progress(event.semantic)
+                        yield event
+            for name, payload in parser.close():
+                if payload != b"[DONE]":
+                    event = self._event(name, payload)
+                    if event is not None:
+                        yield event
+            self._check_complete()
+        finally:
+            exchange.close()
+
+    async def _receive(self) -> bytes:
+        try:
+            return await self._exchange.receive()
+        except StreamBroken:
+            # Every choice has its finish reason: nothing of the answer is missing.
+            if self._seen and not self._open:
+                return b""
+            raise
+
+    def _check_complete(self) -> None:
+        if self._open or not self._seen:
+            raise StreamTruncated("the upstream's stream ended without a finish reason")
+
+    def _event(self, name: str | None, data: bytes) -> Event | None:
+        try:
+            if not data.isascii():
+                data.decode()
+            chunk = _decode_chunk(data)
+        except msgspec.ValidationError:
+            loose = _loose(data)
+            if loose is None:
+                self.malformed += 1
+                return None
+            chunk = loose
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self.malformed += 1
+            return None
+        if chunk.error or chunk.object == "error" or name == "error":
+            self._fail(read_error(_decode_any(data)))
+        if chunk.model:
+            self._model = chunk.model
+        stated = len(chunk.usage) > len("null")
+        usage = None
+        if stated:
+            usage = read_usage(bytes(chunk.usage))
+            self._usage = usage or self._usage
+        choices = chunk.choices
+        if not choices:
+            return Event(data, usage=usage, usage_only=stated)
+        return self._choices_event(data, choices, usage)
+
+    def _choices_event(self, data: bytes, choices: list[_Choice], usage: Usage | None) -> Event:
+        event = Event(data, usage=usage)
+        for choice in choices:
+            size = _length(choice.text)
+            if choice.delta is not None:
+                size += _text_bytes(choice.delta)
+                if choice.delta.tool_calls or choice.delta.function_call or choice.delta.audio:
+                    event.semantic = True
+            event.text_bytes += size
+            if choice.finish_reason:
+                event.semantic = True
+                self._seen.add(choice.index)
+                self._open.discard(choice.index)
+                if choice.index == 0:
+                    event.finish = choice.finish_reason
+            elif choice.index not in self._seen:
+                self._seen.add(choice.index)
+                self._open.add(choice.index)
+        if event.text_bytes:
+            event.semantic = True
+        return event
+
+    def _fail(self, error: ErrorBody) -> NoReturn:
+        """An error inside a 200 stream. Before any content it is what its status says; after it,
+        the stream has failed."""
+        if error.status is not None and not self._exchange.semantic:
+            raise error_for(Refusal(error.status, error, secrets=self._secrets))
+        message = redact(error.message, self._secrets) or "the upstream reported an error"
+        raise StreamFailed(message, code=error.code or None)
+
+    async def _whole(self) -> AsyncIterator[Event]:
+        exchange = self._exchange
+        try:
+            exchange.check_type("json")
+            yield self._body_event(await exchange.read(BODY_BYTES))
+        finally:
+            exchange.close()
+
+    def _body_event(self, data: bytes) -> Event:
+        try:
+            data.decode()
+            body = _decode_chunk(data)
+        except msgspec.ValidationError:
+            loose = _loose(data)
+            if loose is None:
+                raise UpstreamProtocolError("the upstream's answer is not an object") from None
+            body = loose
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+            raise UpstreamProtocolError("the upstream's answer is not JSON") from exc
+        if body.error or body.object == "error":
+            raise self._body_error(data)
+        self._model = body.model
+        self._usage = read_usage(bytes(body.usage)) if len(body.usage) else None
+        event = Event(data, semantic=True, usage=self._usage)
+        if self._operation == "embeddings":
+            if not bytes(body.data).startswith(b"["):
+                raise UpstreamProtocolError("the upstream's answer has no embeddings")
+            return event
+        self._check_choices(body.choices)
+        for choice in body.choices or ():
+            message = choice.message or choice.delta
+            event.text_bytes += _length(choice.text) + (_text_bytes(message) if message else 0)
+            if choice.index == 0:
+                event.finish = choice.finish_reason
+        return event
+
+    def _check_choices(self, choices: list[_Choice] | None) -> None:
+        if not choices:
+            raise UpstreamProtocolError("the upstream's answer has no choices")
+        if len(choices) > self._choices:
+            raise UpstreamProtocolError("the upstream's answer has more choices than asked for")
+        if not all(choice.finish_reason for choice in choices):
+            raise UpstreamProtocolError("the upstream's answer has no finish reason")
+
+    def _body_error(self, data: bytes) -> BackendError:
+        error = read_error(_decode_any(data))
+        if error.status is not None:
+            return error_for(Refusal(error.status, error, secrets=self._secrets))
+        return UpstreamFailed("the upstream reported an error")

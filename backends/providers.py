@@ -1,0 +1,36 @@
+"""Who runs an API: `providers.toml`, typed."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Literal
+
+import msgspec
+
+from backends.dialects.chat import Quirks
+
+__all__ = ["Dialect", "Provider", "load_providers"]
+
+Dialect = Literal["chat", "messages"]
+
+
+class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A row of the table. `key_env` is None for engines that need no key, `local_port` None for
+    APIs that are not run on one's own machine."""
+
+    base_url: str
+    dialect: Dialect = "chat"
+    key_env: str | None = None
+    local_port: int | None = None
+    jurisdiction: str | None = None
+    quirks: Quirks = Quirks()
+
+
+def load_providers(text: str | None = None) -> dict[str, Provider]:
+    """By name, from `text` (TOML) or the shipped table.
+
+    Raises msgspec.ValidationError, naming the path, for an unknown key or a wrong type.
+    """
+    if text is None:
+        text = resources.files("backends").joinpath("providers.toml").read_text("utf-8")
+    return msgspec.toml.decode(text, type=dict[str, Provider])

@@ -1,0 +1,1 @@
+"""The parts of the upstream HTTP client. Import them through `backends.http` only."""

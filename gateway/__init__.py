@@ -1,0 +1,1 @@
+"""The gateway serves: the only package that may import `routers` and `backends`."""

@@ -1,0 +1,17 @@
+"""The API under /admin/v1: policies, keys, budgets, backends, decisions, usage."""
+
+from __future__ import annotations
+
+from gateway.admin.context import AdminContext
+from gateway.admin.problems import Problem, problem, problem_handler
+from gateway.admin.router import PATH, admin_router, router_for
+
+__all__ = [
+    "PATH",
+    "AdminContext",
+    "Problem",
+    "admin_router",
+    "problem",
+    "problem_handler",
+    "router_for",
+]

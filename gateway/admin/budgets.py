@@ -1,0 +1,72 @@
+"""Budgets: what is spent and held, and the terms of teams and organisations."""
+
+from __future__ import annotations
+
+import asyncio
+
+from litestar import get, put
+from litestar.params import JSONBody
+
+from gateway.admin.context import Context
+from gateway.admin.fields import Cursor, Limit, Name
+from gateway.admin.guard import ACTOR
+from gateway.admin.keys import key_page
+from gateway.admin.problems import Refusal, invalid
+from gateway.admin.views import (
+    BudgetPage,
+    ScopeInput,
+    ScopeView,
+    budget_view,
+    field_error,
+    scope_view,
+)
+from gateway.auth import ScopeInfo, Terms
+from gateway.auth.rules import Invalid, is_scope_id
+from gateway.auth.scopes import principal_of
+from gateway.ledger import Scope
+
+
+@get("/budgets", summary="The books of every budget")
+async def list_budgets(context: Context, limit: Limit = 100, cursor: Cursor = None) -> BudgetPage:
+    """Page by page of the keys. The books of a team or an organisation are listed with its keys,
+    so they may be on several pages."""
+    infos, following = await key_page(context, limit, cursor)
+    scopes = context.keyring.scopes()
+    now = context.keyring.clock()
+    wanted: dict[tuple[str, str], Scope] = {}
+    for info in infos:
+        if info.state(now) != "active":
+            continue
+        for scope in principal_of(info, scopes).scopes:
+            if scope.budget is not None:
+                wanted[info.spec.org, scope.id] = scope
+    balances = await asyncio.gather(
+        *(context.ledger.balance(org, scope) for (org, _), scope in wanted.items())
+    )
+    items = [
+        budget_view(org, scope.id, _terms(scope), balance)
+        for ((org, _), scope), balance in zip(wanted.items(), balances, strict=True)
+    ]
+    terms = [scope_view(scopes[id]) for id in sorted(scopes)]
+    return BudgetPage(items, terms, following)
+
+
+@put("/budgets/{scope_id:str}", summary="Set the terms of a team or an organisation")
+async def put_budget(context: Context, scope_id: Name, data: JSONBody[ScopeInput]) -> ScopeView:
+    """`scope_id` is `org:NAME` or `team:NAME`; everything left out is taken away. Terms that come
+    from the configuration file cannot be changed here (409)."""
+    if not is_scope_id(scope_id):
+        raise invalid("scope_id", "must be org:NAME or team:NAME")
+    info = ScopeInfo(scope_id, "database", data.labels, data.terms())
+    try:
+        return scope_view(await context.keys.put_scope(info, ACTOR))
+    except Invalid as exc:
+        raise Refusal(400, "The request is not valid.", (field_error(exc),)) from exc
+
+
+HANDLERS = (list_budgets, put_budget)
+
+
+def _terms(scope: Scope) -> Terms:
+    budget = scope.budget
+    return Terms() if budget is None else Terms(budget=budget.limit, window=budget.window)

@@ -1,0 +1,45 @@
+"""Parameters that several handlers take, and their checks."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from litestar.params import FromPath, HeaderParameter, QueryParameter
+
+from gateway.admin.problems import Refusal, invalid
+from gateway.auth import is_public_id
+
+Limit = Annotated[int, QueryParameter(ge=1, le=500, description="How many at most.")]
+Cursor = Annotated[
+    str | None,
+    QueryParameter(max_length=200, description="`next_cursor` of the page before."),
+]
+IfMatch = Annotated[str | None, HeaderParameter(name="If-Match", required=False)]
+IfNoneMatch = Annotated[str | None, HeaderParameter(name="If-None-Match", required=False)]
+Name = FromPath[str]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+def check_name(name: str) -> str:
+    """Raises Refusal."""
+    if _NAME.fullmatch(name) is None:
+        raise invalid("name", "1 to 64 of letters, digits, '_', '-' and '.'")
+    return name
+
+
+def check_key_id(key_id: str) -> str:
+    """Raises Refusal."""
+    if not is_public_id(key_id):
+        raise invalid("id", "the public id of a key: 12 of a-z and 0-9")
+    return key_id
+
+
+def split_action(segment: str, action: str) -> str:
+    """`thing:action` to `thing`. Raises Refusal (404) for another action: routes of the framework
+    cannot match a colon inside a parameter."""
+    target, _, found = segment.rpartition(":")
+    if found != action or not target:
+        raise Refusal(404, "There is nothing at this address.")
+    return target

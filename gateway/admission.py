@@ -1,0 +1,224 @@
+"""Steps 1 to 3: who asks, under which labels, and which candidates may serve it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from gateway.auth import AuthError, AuthUnavailable, Principal
+from gateway.catalog import UnknownModel
+from gateway.errors import (
+    GatewayError,
+    bad_request,
+    budget_exceeded,
+    model_not_found,
+    residency_refused,
+    unauthenticated,
+    unavailable,
+)
+from gateway.exchange import Exchange
+from gateway.inbound import Controls, Inbound, new_id
+from gateway.policies import UnknownPolicy
+from gateway.runtime import Runtime
+from routers.decide import ActivePolicy, filter_candidates, needs_score, plan
+from routers.patterns import Detection, detect
+from routers.residency import LabelError, audit_required, combine
+from routers.text import all_text, needed_capabilities, opaque_content, turns_of
+from routers.types import Decision, Need, Policy, Query
+
+# Above this, detection and counting leave the event loop.
+_LONG_TEXT = 64 * 1024
+_NOTHING = Detection(frozenset(), ())
+
+
+async def authenticate(runtime: Runtime, controls: Controls) -> Principal:
+    """Raises GatewayError 401, or 503 when the keys cannot be looked up: a dependency's failure
+    must not look like bad credentials."""
+    try:
+        return await runtime.keyring.authenticate(controls.token)
+    except AuthUnavailable as exc:
+        raise unavailable("keys_unavailable", "Keys cannot be checked right now.") from exc
+    except AuthError as exc:
+        raise unauthenticated(str(exc)) from exc
+
+
+async def admit(
+    runtime: Runtime, inbound: Inbound, principal: Principal, started: float, wall: float
+) -> Exchange:
+    """Build the exchange: labels, needs, filtered candidates. Raises GatewayError."""
+    active, explicit = _resolve(runtime, inbound, principal)
+    policy = active.policy
+    text = all_text(inbound.body)
+    found = await _detect(text, policy.detect)
+    try:
+        labels = combine(
+            (*principal.labels, *policy.mandatory_labels),
+            inbound.controls.labels,
+            (*found.labels, *_unread(inbound, policy)),
+        )
+    except LabelError as exc:
+        raise bad_request(str(exc), "x-tollhouse-residency") from exc
+    capabilities = needed_capabilities(inbound.body, inbound.operation)
+    need = Need(
+        operation=inbound.operation,
+        labels=labels,
+        capabilities=capabilities,
+        prompt_tokens=await _count(runtime, inbound, principal, explicit),
+        output_tokens=output_limit(inbound.body, inbound.operation),
+        explicit=explicit,
+        allowed=principal.allow,
+        max_cost=inbound.controls.max_cost,
+        budget_share_left=runtime.catalog.share_left(principal),
+    )
+    candidates = runtime.catalog.candidates(need)
+    filtered = filter_candidates(active, need, candidates)
+    ex = Exchange(
+        inbound=inbound,
+        decision_id=new_id("dec_"),
+        started=started,
+        wall=wall,
+        principal=principal,
+        active=active,
+        labels=labels,
+        need=need,
+        filtered=filtered,
+        audit=bool(labels) and audit_required(labels, policy),
+        kinds=found.kinds,
+    )
+    if not needs_score(filtered):
+        ex.decision = plan(filtered, None)
+    return ex
+
+
+def _resolve(
+    runtime: Runtime, inbound: Inbound, principal: Principal
+) -> tuple[ActivePolicy, str | None]:
+    try:
+        named, explicit = runtime.catalog.resolve(inbound.model)
+    except UnknownModel as exc:
+        raise model_not_found(inbound.model) from exc
+    header = inbound.controls.policy
+    if named and header and named != header:
+        raise bad_request("model and x-tollhouse-policy name different policies.", "model")
+    asked = named or header
+    bound = principal.policy
+    if asked and bound and asked != bound:
+        raise GatewayError(
+            403,
+            "policy_not_permitted",
+            f"This key is bound to the policy {bound!r}.",
+            type="permission_denied",
+            param="model" if named else "x-tollhouse-policy",
+            retry=False,
+        )
+    name = asked or bound or runtime.config.policy.default
+    try:
+        found = runtime.policies.get(name)
+        return ActivePolicy(found.name, found.version, found.policy), explicit
+    except UnknownPolicy as exc:
+        if named:
+            raise model_not_found(inbound.model) from exc
+        raise bad_request(f"There is no policy {name[:64]!r}.", "x-tollhouse-policy") from exc
+
+
+async def _detect(text: str, classes: tuple[str, ...]) -> Detection:
+    if not classes or not text:
+        return _NOTHING
+    if len(text) > _LONG_TEXT:
+        return await asyncio.to_thread(detect, text, classes)
+    return detect(text, classes)
+
+
+def _unread(inbound: Inbound, policy: Policy) -> tuple[str, ...]:
+    """The label of content that no detector can read (images, audio, files, token ids)."""
+    if policy.opaque_label and opaque_content(inbound.body):
+        return (policy.opaque_label,)
+    return ()
+
+
+async def _count(
+    runtime: Runtime, inbound: Inbound, principal: Principal, explicit: str | None
+) -> int:
+    """Prompt tokens: as exact as can be where a budget depends on it, which costs more than the
+    rest of the path; else an estimate that leans high."""
+    counter = runtime.catalog.tokens
+    model = runtime.catalog.counting_model(explicit)
+    if any(scope.budget is not None for scope in principal.scopes):
+        return (await counter.count_chat_async(inbound.body, model)).tokens
+    return counter.estimate_chat(inbound.body, model).tokens
+
+
+def output_limit(body: dict[str, Any], operation: str) -> int:
+    """The most output tokens the client allows over all choices; 0 when it set no limit."""
+    if operation == "embeddings":
+        return 0
+    limit = body.get("max_completion_tokens") or body.get("max_tokens") or 0
+    return int(limit) * int(body.get("n") or 1)
+
+
+def query(ex: Exchange) -> Query:
+    body = ex.inbound.body
+    tools = body.get("tools")
+    return Query(
+        turns=turns_of(body),
+        tools=len(tools) if isinstance(tools, list) else 0,
+        prompt_tokens=ex.need.prompt_tokens,
+    )
+
+
+def refuse_if_empty(ex: Exchange) -> None:
+    """Raises the GatewayError for a request that no candidate may serve."""
+    if ex.decision is not None and ex.decision.refusal is not None:
+        raise refusal(ex.decision, ex.inbound.model)
+
+
+def refusal(decision: Decision, model: str) -> GatewayError:
+    """The answer to a request with an empty plan: it names the filter and its reason."""
+    step = decision.refusal
+    reasons = [r for r in decision.rejected if r.filter == step]
+    why = f"{reasons[0].candidate}: {reasons[0].reason}" if reasons else "no backend is configured"
+    if step == "residency":
+        names = ", ".join(decision.labels)
+        return residency_refused(
+            f"No backend is allowed for the labels of this request ({names}). {why}."
+        )
+    if step == "budget":
+        return budget_exceeded(f"The budget allows no backend for this request. {why}.")
+    if step == "permission":
+        return GatewayError(
+            403,
+            "model_not_permitted",
+            f"This key may not use the model {model[:200]!r}.",
+            type="permission_denied",
+            param="model",
+            retry=False,
+        )
+    if step == "capability":
+        too_long = all("context window" in r.reason for r in reasons)
+        code = "context_length_exceeded" if too_long else "unsupported_parameter"
+        return bad_request(f"No backend can serve this request. {why}.", _param(reasons), code)
+    if step == "health":
+        return unavailable("backends_unavailable", f"No backend is available. {why}.")
+    if step == "unknown_model":
+        return model_not_found(model)
+    return unavailable("no_backend", "No backend is configured.", retry_after=None)
+
+
+_PARAMS = {
+    "tools": "tools",
+    "vision": "messages",
+    "audio": "messages",
+    "json_object": "response_format",
+    "json_schema": "response_format",
+    "logprobs": "logprobs",
+    "n": "n",
+    "output tokens": "max_tokens",
+    "context window": "messages",
+}
+
+
+def _param(reasons: list[Any]) -> str | None:
+    for word, param in _PARAMS.items():
+        if any(word in r.reason for r in reasons):
+            return param
+    return None

@@ -1,0 +1,153 @@
+"""What goes back to the client besides the upstream's own bytes: headers and the last events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from backends.base import Usage
+from gateway.cache import CachedAnswer
+from gateway.errors import GatewayError, stream_error_event
+from gateway.exchange import Attempt, Exchange
+from routers.types import NANO_USD_PER_USD
+
+if TYPE_CHECKING:
+    from gateway.attempts import Opened
+
+Headers = list[tuple[bytes, bytes]]
+
+DONE = b"data: [DONE]\n\n"
+JSON_TYPE = (b"content-type", b"application/json")
+SSE_HEADERS: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+stream_error = stream_error_event
+
+
+def base_headers(ex: Exchange) -> Headers:
+    headers = [
+        (b"x-request-id", ex.inbound.request_id.encode()),
+        (b"x-tollhouse-decision-id", ex.decision_id.encode()),
+    ]
+    if ex.labels:
+        headers.append((b"x-tollhouse-residency", ",".join(sorted(ex.labels)).encode()))
+    return headers
+
+
+def headers(ex: Exchange, attempt: Attempt, dropped: tuple[str, ...], *, started: float) -> Headers:
+    """Headers of an answer from an upstream. The cost is there once it is known: before the
+    body of a whole answer, but not before a stream."""
+    candidate = attempt.candidate
+    found = base_headers(ex)
+    found += [
+        (b"x-tollhouse-backend", candidate.backend.encode()),
+        (b"x-tollhouse-model", candidate.model.encode()),
+        (b"x-tollhouse-tier", candidate.tier.encode()),
+        (b"x-tollhouse-reason", ex.decision.reason.encode() if ex.decision else b""),
+        (b"x-tollhouse-cache", ex.cache.encode()),
+        (b"x-tollhouse-attempts", str(len(ex.attempts)).encode()),
+        (b"x-tollhouse-overhead-ms", b"%.2f" % ((perf_counter() - started - ex.waited) * 1000)),
+    ]
+    if ex.score is not None:
+        found.append((b"x-tollhouse-score", score_text(ex).encode()))
+    if not ex.inbound.stream:
+        found.append((b"x-tollhouse-cost-usd", usd(ex.spent)))
+    if dropped:
+        found.append((b"x-tollhouse-dropped-params", ",".join(dropped).encode()))
+    if ex.entered is not None:
+        found += rate_headers(ex)
+    return found
+
+
+def score_text(ex: Exchange) -> str:
+    score = ex.score
+    if score is None or score.gain is None:
+        return score.unclassified or "unclassified" if score else ""
+    return f"{score.gain:.3f}"
+
+
+def usd(nano: int) -> bytes:
+    return (b"%.9f" % (nano / NANO_USD_PER_USD)).rstrip(b"0").rstrip(b".") or b"0"
+
+
+def rate_headers(ex: Exchange) -> Headers:
+    entered = ex.entered
+    found: Headers = []
+    if entered is None:
+        return found
+    for name, rate in ((b"requests", entered.requests), (b"tokens", entered.tokens)):
+        if rate is not None:
+            found += [
+                (b"x-ratelimit-limit-" + name, str(rate.limit).encode()),
+                (b"x-ratelimit-remaining-" + name, str(rate.remaining).encode()),
+                (b"x-ratelimit-reset-" + name, b"%.3fs" % rate.reset),
+            ]
+    return found
+
+
+def cached_headers(ex: Exchange, hit: CachedAnswer) -> Headers:
+    found = base_headers(ex)
+    found += [
+        (b"x-tollhouse-backend", hit.backend.encode()),
+        (b"x-tollhouse-model", hit.model.encode()),
+        (b"x-tollhouse-tier", hit.tier.encode()),
+        (b"x-tollhouse-reason", b"cache"),
+        (b"x-tollhouse-cache", b"hit"),
+        (b"x-tollhouse-attempts", b"0"),
+        (b"x-tollhouse-cost-usd", b"0"),
+        (b"x-tollhouse-overhead-ms", b"%.2f" % ((perf_counter() - ex.started) * 1000)),
+    ]
+    return found + rate_headers(ex)
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[object] | None = None
+    usage: object = None
+
+
+_chunk = msgspec.json.Decoder(_Chunk)
+
+
+def replayed_events(hit: CachedAnswer, include_usage: bool) -> Iterator[bytes]:
+    """The stored events as they were sent, less the usage event when it was not asked for."""
+    for data in hit.events:
+        if not include_usage and data.find(b'"choices":[]') >= 0:
+            chunk = _chunk.decode(data)
+            if not chunk.choices and chunk.usage:
+                continue
+        yield b"data: " + data + b"\n\n"
+
+
+def missing_usage(ex: Exchange, opened: Opened) -> bytes:
+    """A usage chunk for a client that asked for one when the upstream sent none."""
+    if opened.usage_sent:
+        return b""
+    usage = opened.usage or opened.estimate()
+    return b"data: " + usage_chunk(ex, opened.attempt, usage) + b"\n\n"
+
+
+def usage_chunk(ex: Exchange, attempt: Attempt, usage: Usage) -> bytes:
+    return msgspec.json.encode(
+        {
+            "id": f"chatcmpl-{ex.inbound.request_id}",
+            "object": "chat.completion.chunk",
+            "created": int(ex.wall),
+            "model": attempt.model or attempt.candidate.model,
+            "choices": [],
+            "usage": {
+                "prompt_tokens": usage.prompt,
+                "completion_tokens": usage.completion,
+                "total_tokens": usage.prompt + usage.completion,
+            },
+        }
+    )
+
+
+def error_headers(error: GatewayError, request_id: str) -> Headers:
+    return [*error.headers(), (b"x-request-id", request_id.encode())]

@@ -1,0 +1,136 @@
+"""The ASGI application of one worker."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+from litestar import Litestar, Request
+from litestar.exceptions import HTTPException
+from litestar.openapi import OpenAPIConfig
+from litestar.response import Response
+
+from gateway.api.routes import handlers
+from gateway.compose import Composition, Resolved, compose
+from gateway.errors import GatewayError
+from gateway.inbound import new_id
+from gateway.metrics import exposition, publisher, register_gauges
+from gateway.pipeline import Pipeline
+from gateway.runtime import Runtime
+
+log = logging.getLogger("tollhouse")
+
+
+class Worker:
+    """What the handlers of one worker reach. Filled while the application starts."""
+
+    def __init__(self) -> None:
+        self._composition: Composition | None = None
+        self._pipeline: Pipeline | None = None
+        self.draining = False
+
+    @property
+    def runtime(self) -> Runtime:
+        assert self._composition is not None, "the application has not started"
+        return self._composition.runtime
+
+    @property
+    def pipeline(self) -> Pipeline:
+        assert self._pipeline is not None, "the application has not started"
+        return self._pipeline
+
+    async def exposition(self) -> bytes:
+        return await exposition(self.runtime)
+
+    @asynccontextmanager
+    async def lifespan(self, _: Litestar, resolved: Resolved) -> AsyncIterator[None]:
+        composition = compose(resolved)
+        self._composition = composition
+        await composition.start()
+        try:
+            self._pipeline = Pipeline(composition.runtime)
+            register_gauges(self.runtime, self._pipeline)
+            composition.spawn(self._pipeline.settler.renew(self.runtime.config.store.lease))
+            await self.runtime.telemetry.start(publisher(self.runtime))
+            yield
+        finally:
+            self.draining = True
+            if self._pipeline is not None:
+                await self._pipeline.settler.drain()
+            await composition.aclose()
+
+
+def create_app(document: bytes) -> Litestar:
+    """The application for one worker. `document` is an encoded `Resolved`: it comes from the
+    parent process, where configuration is read and embedded servers are started."""
+    from gateway.admin import admin_router
+    from gateway.explain import explainer
+
+    resolved = msgspec.json.decode(document, type=Resolved)
+    worker = Worker()
+
+    @asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        async with worker.lifespan(app, resolved):
+            yield
+
+    admin = admin_router(
+        lambda: worker.runtime, explainer(worker), admin_token=resolved.config.admin.token
+    )
+    return Litestar(
+        route_handlers=[*handlers(worker), admin],
+        lifespan=[lifespan],
+        exception_handlers={
+            GatewayError: _gateway_error,
+            HTTPException: _framework_error,
+            Exception: _defect,
+        },
+        openapi_config=OpenAPIConfig(
+            title="Tollhouse", version=_version(), render_plugins=(), enabled_endpoints=set()
+        ),
+        request_max_body_size=1 << 20,
+        logging_config=None,
+    )
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("tollhouse")
+
+
+def _gateway_error(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    assert isinstance(error, GatewayError)
+    headers = {k.decode(): v.decode() for k, v in error.headers()}
+    headers["x-request-id"] = new_id("req_")
+    return Response(error.body(), status_code=error.status, headers=headers)
+
+
+_CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
+
+
+def _framework_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """404, 405, 413 and the like in the form that the clients of /v1 read."""
+    assert isinstance(error, HTTPException)
+    status = error.status_code
+    message = error.detail
+    if status == 404:
+        message = f"There is no {request.url.path[:200]}."
+    shown = GatewayError(status, _CODES.get(status, "invalid_request"), message)
+    response = _gateway_error(request, shown)
+    if error.headers and "allow" in {k.lower() for k in error.headers}:
+        response.headers["allow"] = next(
+            v for k, v in error.headers.items() if k.lower() == "allow"
+        )
+    return response
+
+
+def _defect(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    shown = GatewayError(
+        500, "internal_error", "The gateway failed to serve this request.", type="api_error"
+    )
+    return _gateway_error(request, shown)

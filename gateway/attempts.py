@@ -1,0 +1,306 @@
+"""Step 9: try the plan in order until one candidate's answer has begun.
+
+An answer counts as begun at its first semantic event. Until then a failure moves on, within the
+bounds of the retry policy; afterwards whoever holds the Opened answer ends the stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from random import random
+from time import perf_counter
+
+import msgspec
+
+from backends.base import Call, Event, Reply, Timeouts, Usage
+from backends.errors import (
+    BackendError,
+    ContextTooLong,
+    FirstTokenTimeout,
+    StreamIdle,
+    StreamTruncated,
+    UpstreamTimeout,
+)
+from backends.retry import NextCandidate, Progress, Retry, RetryPolicy, next_step
+from backends.tokens import estimate_completion
+from gateway.cache import CachedAnswer, cacheable
+from gateway.exchange import Attempt, Exchange
+from gateway.inbound import new_id
+from gateway.limits import Gate
+from gateway.runtime import Runtime
+from gateway.settlement import Settler
+from routers.types import Candidate
+
+# Failures after which the upstream may have worked, and charged, for the prompt.
+_MAY_HAVE_CHARGED = (FirstTokenTimeout, UpstreamTimeout, StreamTruncated, StreamIdle)
+
+
+BREAKER_OPEN = "breaker_open"
+
+
+class Opened:
+    """An answer that has begun: `first` are the events up to the first semantic one."""
+
+    __slots__ = (
+        "_events",
+        "_ex",
+        "_kept",
+        "_reply",
+        "_room",
+        "_runtime",
+        "attempt",
+        "finish",
+        "first",
+        "usage_sent",
+    )
+
+    def __init__(self, runtime: Runtime, ex: Exchange, attempt: Attempt, reply: Reply) -> None:
+        self._runtime = runtime
+        self._ex = ex
+        self._reply = reply
+        self._events = reply.events()
+        self._room = runtime.config.cache.max_entry_kb << 10 if ex.cache_key else 0
+        self._kept: list[bytes] = []
+        self.attempt = attempt
+        self.first: list[Event] = []
+        self.finish: str | None = None
+        self.usage_sent = False
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        return self._reply.dropped
+
+    @property
+    def usage(self) -> Usage | None:
+        return self._reply.usage
+
+    async def begin(self) -> None:
+        """Read up to the first semantic event. Raises BackendError."""
+        began = perf_counter()
+        async for event in self._events:
+            self._note(event)
+            self.first.append(event)
+            if event.semantic:
+                break
+        self.attempt.first = perf_counter()
+        self._ex.waited += self.attempt.first - began
+
+    async def rest(self) -> AsyncIterator[Event]:
+        async for event in self._events:
+            self._note(event)
+            yield event
+
+    def _note(self, event: Event) -> None:
+        self.attempt.text_bytes += event.text_bytes
+        if event.finish is not None:
+            self.finish = event.finish
+        if event.usage_only:
+            self.usage_sent = True
+        if self._room > 0:
+            self._room -= len(event.data)
+            self._kept.append(event.data)
+
+    def estimate(self) -> Usage:
+        return Usage(
+            prompt=self._ex.need.prompt_tokens,
+            completion=estimate_completion(self.attempt.text_bytes),
+            estimated=True,
+        )
+
+    def complete(self) -> None:
+        """The answer came to its end."""
+        attempt = self.attempt
+        attempt.ended = perf_counter()
+        attempt.outcome = "ok"
+        attempt.model = self._reply.model
+        attempt.usage = self._reply.usage or self.estimate()
+        attempt.cost = self._runtime.catalog.cost(attempt)
+
+    def fail(self, error: BackendError) -> None:
+        """The answer broke after it had begun."""
+        self.attempt.usage = self._reply.usage or self.estimate()
+        close(self._runtime, self.attempt, error)
+
+    def cached(self, ex: Exchange) -> CachedAnswer | None:
+        """The answer as the cache keeps it; None when it may not be kept."""
+        attempt = self.attempt
+        if ex.cache_key is None or self._room <= 0 or attempt.usage is None:
+            return None
+        if not cacheable(200, self._finishes(ex)):
+            return None
+        return CachedAnswer(
+            backend=attempt.candidate.backend,
+            model=attempt.candidate.model,
+            tier=attempt.candidate.tier,
+            stream=ex.inbound.stream,
+            events=self._kept,
+            usage=attempt.usage,
+            finish=self.finish or "",
+            created=ex.wall,
+        )
+
+    def _finishes(self, ex: Exchange) -> tuple[str | None, ...]:
+        """The finish reason of every choice. Answers with several are read again for it."""
+        if ex.inbound.operation == "embeddings":
+            return ("stop",)
+        if ex.inbound.body.get("n") in (None, 1):
+            return (self.finish,)
+        return finishes(self._kept)
+
+    async def aclose(self) -> None:
+        await self._reply.aclose()
+        if self.attempt.outcome == "open":
+            self.attempt.outcome = "cancelled"
+            self.attempt.ended = perf_counter()
+            self.attempt.usage = self._reply.usage or self.estimate()
+            self.attempt.cost = self._runtime.catalog.cost(self.attempt)
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    finish_reason: str | None = None
+
+
+class _Choices(msgspec.Struct):
+    choices: list[_Choice] = []
+
+
+_choices = msgspec.json.Decoder(_Choices)
+
+
+def finishes(events: list[bytes]) -> tuple[str | None, ...]:
+    """The last finish reason of each choice, over all events of an answer."""
+    found: dict[int, str | None] = {}
+    for data in events:
+        for choice in _choices.decode(data).choices:
+            found[choice.index] = choice.finish_reason or found.get(choice.index)
+    return tuple(found.values())
+
+
+def close(runtime: Runtime, attempt: Attempt, error: BackendError) -> None:
+    """Book a failed attempt at its own cost."""
+    attempt.ended = perf_counter()
+    attempt.outcome = "error"
+    attempt.error = error
+    if attempt.usage is not None:
+        attempt.cost = runtime.catalog.cost(attempt)
+
+
+class Caller:
+    """Drives attempts over a plan."""
+
+    def __init__(self, runtime: Runtime, settler: Settler) -> None:
+        self._runtime = runtime
+        self._gate = Gate(runtime, settler)
+        retry = runtime.config.retry
+        self._policy = RetryPolicy(attempts=retry.attempts, patience=retry.max_wait)
+        self._deadline = runtime.config.server.request_deadline
+
+    async def open(self, ex: Exchange) -> Opened:
+        """Raises the last BackendError when the plan is used up, or GatewayError when the next
+        candidate cannot be paid."""
+        assert ex.decision is not None
+        plan = ex.decision.plan
+        at, here = 0, 0
+        self._runtime.catalog.retry_budget.request()
+        while True:
+            here += 1
+            attempt = self._attempt(ex, plan[at])
+            try:
+                return await self._try(ex, attempt)
+            except BackendError as error:
+                if error.code == BREAKER_OPEN:
+                    # Nobody was asked: neither an attempt nor a record.
+                    ex.attempts.pop()
+                else:
+                    self._failed(ex, attempt, error)
+                following = self._next(plan, at, error)
+                left = 0 if following is None else len(plan) - following
+                progress = Progress(here, len(ex.attempts), left, self._left(ex))
+                budget = self._runtime.catalog.retry_budget
+                step = next_step(error, progress, self._policy, budget, random)
+                if isinstance(step, Retry):
+                    await self._wait(ex, step.delay)
+                    continue
+                if not isinstance(step, NextCandidate) or following is None:
+                    raise
+                at = following + await self._gate.move(ex, plan[following:])
+                here = 0
+
+    def _attempt(self, ex: Exchange, candidate: Candidate) -> Attempt:
+        attempt = Attempt(new_id("att_"), len(ex.attempts) + 1, candidate, perf_counter())
+        ex.attempts.append(attempt)
+        return attempt
+
+    async def _try(self, ex: Exchange, attempt: Attempt) -> Opened:
+        candidate = attempt.candidate
+        target = self._runtime.catalog.target(candidate)
+        call = Call(
+            operation=ex.inbound.operation,
+            model=target.upstream,
+            body=ex.inbound.body,
+            stream=ex.inbound.stream,
+            timeouts=self._timeouts(ex, target.timeouts),
+            request_id=ex.inbound.request_id,
+            drop_params=target.drop_params,
+        )
+        began = perf_counter()
+        try:
+            reply = await target.backend.open(call)
+        except asyncio.CancelledError:
+            self._cancelled(ex, attempt)
+            raise
+        finally:
+            ex.waited += perf_counter() - began
+        attempt.connected = True
+        opened = Opened(self._runtime, ex, attempt, reply)
+        try:
+            await opened.begin()
+        except BackendError:
+            attempt.usage = reply.usage
+            await reply.aclose()
+            raise
+        except BaseException:
+            await opened.aclose()
+            raise
+        return opened
+
+    def _left(self, ex: Exchange) -> float:
+        """Seconds until the request's deadline."""
+        return self._deadline - (perf_counter() - ex.started)
+
+    def _timeouts(self, ex: Exchange, base: Timeouts) -> Timeouts:
+        left = self._left(ex)
+        if left >= base.total:
+            return base
+        return Timeouts(base.connect, base.first_token, base.idle, max(left, 0.001))
+
+    def _failed(self, ex: Exchange, attempt: Attempt, error: BackendError) -> None:
+        worked = isinstance(error, _MAY_HAVE_CHARGED) or attempt.text_bytes > 0
+        if worked and attempt.usage is None:
+            attempt.usage = Usage(
+                prompt=ex.need.prompt_tokens,
+                completion=estimate_completion(attempt.text_bytes),
+                estimated=True,
+            )
+        close(self._runtime, attempt, error)
+
+    def _cancelled(self, ex: Exchange, attempt: Attempt) -> None:
+        attempt.outcome = "cancelled"
+        attempt.ended = perf_counter()
+        attempt.usage = Usage(prompt=ex.need.prompt_tokens, estimated=True)
+        attempt.cost = self._runtime.catalog.cost(attempt)
+
+    def _next(self, plan: tuple[Candidate, ...], at: int, error: BackendError) -> int | None:
+        """The next candidate worth asking after this error."""
+        window = plan[at].context_window if isinstance(error, ContextTooLong) else 0
+        for index in range(at + 1, len(plan)):
+            if not window or plan[index].context_window > window:
+                return index
+        return None
+
+    async def _wait(self, ex: Exchange, delay: float) -> None:
+        began = perf_counter()
+        await asyncio.sleep(delay)
+        ex.waited += perf_counter() - began

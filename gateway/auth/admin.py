@@ -1,0 +1,144 @@
+"""Writing keys and the terms of teams and organisations. Not on the path of a request."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+
+import msgspec
+import sqlalchemy as sa
+
+from gateway.auth import repository
+from gateway.auth.errors import KeyNotFound, KeyReadOnly
+from gateway.auth.keyring import TOPIC, Keyring
+from gateway.auth.keys import RandomBytes, new_key, parse_key
+from gateway.auth.principal import KeyInfo, KeySpec, ScopeInfo
+from gateway.auth.repository import Replay
+from gateway.auth.rules import check_scope, check_spec
+from gateway.changes import Change, write_change
+from gateway.records import Database
+
+_encoder = msgspec.json.Encoder(order="deterministic")
+
+
+class Created(msgspec.Struct, frozen=True):
+    """`key` is the whole key, shown this once; None when an earlier request with the same
+    idempotency key made it."""
+
+    info: KeyInfo
+    key: str | None
+
+
+class KeyAdmin:
+    """Each write is one transaction with its line in the log, then told to every worker.
+
+    Raises RecordsUnavailable besides what the methods name.
+    """
+
+    def __init__(
+        self,
+        keyring: Keyring,
+        database: Database,
+        random_bytes: RandomBytes = secrets.token_bytes,
+    ) -> None:
+        self._keyring = keyring
+        self._database = database
+        self._random_bytes = random_bytes
+
+    async def create(self, spec: KeySpec, actor: str, idempotency_key: str = "") -> Created:
+        """Raises rules.Invalid, ReplayConflict."""
+        check_spec(spec)
+        key = new_key(self._random_bytes)
+        parsed = parse_key(key)
+        assert parsed is not None
+        now = self._keyring.clock()
+        info = KeyInfo(parsed[0], spec, "database", created=now, created_by=actor)
+        hash = self._keyring.hasher.digest(key)
+        replay = _replay(idempotency_key, spec) if idempotency_key else None
+
+        def write(connection: sa.Connection) -> tuple[KeyInfo, int]:
+            if replay is not None:
+                earlier = repository.replayed(connection, replay, now)
+                if earlier is not None:
+                    found = repository.find_key(connection, earlier)
+                    if found is None:
+                        raise KeyNotFound(earlier)
+                    return found.info, 0
+                repository.remember(connection, replay, info.id, now)
+            repository.insert_key(connection, info, hash)
+            change = Change(now, actor, "key.create", info.id, after="active")
+            return info, write_change(connection, TOPIC, change)
+
+        made, version = await self._database.write(write)
+        if version == 0:
+            return Created(made, None)
+        await self._keyring.announce(version, info.id)
+        return Created(made, key)
+
+    async def page(self, after: str, limit: int) -> list[KeyInfo]:
+        """By public id, those after `after`; the configuration's among them."""
+        stored = await self._database.read(lambda c: repository.list_keys(c, after, limit))
+        given = [info for _, info in self._keyring.given_keys.values() if info.id > after]
+        # The configuration wins where both have a key of the same id, as in authentication.
+        merged = {info.id: info for info in (*stored, *given)}
+        return [merged[id] for id in sorted(merged)[:limit]]
+
+    async def get(self, key_id: str) -> KeyInfo:
+        """Raises KeyNotFound."""
+        given = self._keyring.given_keys.get(key_id)
+        if given is not None:
+            return given[1]
+        found = await self._database.read(lambda c: repository.find_key(c, key_id))
+        if found is None:
+            raise KeyNotFound(key_id)
+        return found.info
+
+    async def revoke(self, key_id: str, actor: str) -> KeyInfo:
+        """Revoking twice changes nothing. Raises KeyNotFound, KeyReadOnly."""
+        if key_id in self._keyring.given_keys:
+            raise KeyReadOnly(key_id)
+        now = self._keyring.clock()
+
+        def write(connection: sa.Connection) -> tuple[KeyInfo, int]:
+            version = 0
+            if repository.revoke_key(connection, key_id, now):
+                change = Change(now, actor, "key.revoke", key_id, "active", "revoked")
+                version = write_change(connection, TOPIC, change)
+            found = repository.find_key(connection, key_id)
+            if found is None:
+                raise KeyNotFound(key_id)
+            return found.info, version
+
+        info, version = await self._database.write(write)
+        if version:
+            await self._keyring.announce(version, key_id)
+        return info
+
+    async def put_scope(self, info: ScopeInfo, actor: str) -> ScopeInfo:
+        """Raises rules.Invalid, KeyReadOnly."""
+        check_scope(info)
+        if info.id in self._keyring.given_scopes:
+            raise KeyReadOnly(info.id)
+        now = self._keyring.clock()
+
+        def write(connection: sa.Connection) -> int:
+            before = repository.find_scopes(connection, [info.id]).get(info.id)
+            repository.put_scope(connection, info)
+            change = Change(
+                now, actor, "scope.put", info.id, _mark(before) if before else "", _mark(info)
+            )
+            return write_change(connection, TOPIC, change)
+
+        await self._keyring.announce(await self._database.write(write), info.id)
+        return info
+
+
+def _mark(info: ScopeInfo) -> str:
+    return hashlib.sha256(_encoder.encode(info)).hexdigest()[:16]
+
+
+def _replay(idempotency_key: str, spec: KeySpec) -> Replay:
+    return Replay(
+        hashlib.sha256(b"keys:" + idempotency_key.encode()).digest(),
+        hashlib.sha256(_encoder.encode(spec)).digest(),
+    )

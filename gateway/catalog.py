@@ -1,0 +1,203 @@
+"""What this gateway can call: backends, their models, prices and health, and the names for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import msgspec
+
+from backends.base import Backend, Timeouts
+from backends.prices import Price, gpu_second_cost
+from backends.pool import ReplicaState
+from backends.profiles import Profile
+from backends.retry import RetryBudget
+from backends.tokens import TokenCounter
+from gateway.auth import Principal
+from gateway.exchange import Attempt
+from routers.types import Candidate, Need
+
+
+class UnknownModel(Exception):
+    """The client named a model that no alias, policy or backend has."""
+
+
+class Pooled(Backend, Protocol):
+    """A backend whose health is known."""
+
+    @property
+    def healthy(self) -> bool: ...
+
+    def snapshot(self) -> list[ReplicaState]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One model of one backend. `upstream` is the provider's name for it."""
+
+    backend: Pooled
+    name: str
+    model: str
+    upstream: str
+    provider: str
+    tier: str
+    facts: dict[str, str]
+    price: Price
+    profile: Profile
+    timeouts: Timeouts
+    drop_params: bool
+    gpu_second: int
+    order: int
+    stand_in: bool
+
+    @property
+    def id(self) -> str:
+        return f"{self.name}/{self.model}"
+
+
+class Catalog:
+    """Immutable but for health and for the last known share of each budget.
+
+    `aliases` map a client's model name to `auto`, `auto:POLICY` or `backend/model`.
+    """
+
+    def __init__(
+        self,
+        targets: tuple[Target, ...],
+        aliases: Mapping[str, str],
+        tokens: TokenCounter,
+        retry_budget: RetryBudget,
+    ) -> None:
+        self.targets = targets
+        self.tokens = tokens
+        self.retry_budget = retry_budget
+        self._aliases = dict(aliases)
+        self._by_id = {t.id: t for t in targets}
+        self._by_model: dict[str, Target] = {}
+        for target in targets:
+            self._by_model.setdefault(target.model, target)
+        self._shares: dict[str, float] = {}
+
+    def resolve(self, model: str) -> tuple[str | None, str | None]:
+        """(policy, explicit): at most one is set; both None means `auto`. An alias wins over a
+        backend's model of the same name; a bare model name means the first backend that has it.
+        Raises UnknownModel."""
+        name = self._aliases.get(model, model)
+        if name == "auto":
+            return None, None
+        if name.startswith("auto:"):
+            return name[5:], None
+        if name in self._by_id:
+            return None, name
+        target = self._by_model.get(name)
+        if target is None:
+            raise UnknownModel(model)
+        return None, target.id
+
+    def candidates(self, need: Need) -> list[Candidate]:
+        """Every target with the worst this request can cost there, in nano-USD."""
+        found = []
+        for t in self.targets:
+            if need.explicit is not None and t.id != need.explicit:
+                continue
+            output = need.output_tokens or t.profile.max_output
+            cost = t.price.worst_cost(need.prompt_tokens, output)
+            if t.gpu_second:
+                cost += gpu_second_cost(t.timeouts.total, t.gpu_second)
+            found.append(
+                Candidate(
+                    backend=t.name,
+                    model=t.model,
+                    tier=t.tier,
+                    facts=t.facts,
+                    capabilities=t.profile.capabilities,
+                    context_window=t.profile.context_window,
+                    max_output=t.profile.max_output,
+                    worst_cost=cost,
+                    healthy=t.backend.healthy,
+                    order=t.order,
+                )
+            )
+        return found
+
+    def target(self, candidate: Candidate) -> Target:
+        return self._by_id[candidate.id]
+
+    def counting_model(self, explicit: str | None) -> str:
+        """The model whose tokenizer counts the prompt: the explicit one, or that of the dearest
+        target, where a wrong count would cost most."""
+        if explicit is not None:
+            return self._by_id[explicit].upstream
+        return self._dearest
+
+    @cached_property
+    def _dearest(self) -> str:
+        dearest = max(self.targets, key=lambda t: t.price.input, default=None)
+        return dearest.upstream if dearest is not None else ""
+
+    def cost(self, attempt: Attempt) -> int:
+        """What an attempt cost, in nano-USD: tokens at the list price plus time on our GPU."""
+        if attempt.usage is None:
+            return 0
+        target = self._by_id[attempt.candidate.id]
+        cost = target.price.cost(attempt.usage)
+        if target.gpu_second and attempt.ended is not None:
+            cost += gpu_second_cost(attempt.ended - attempt.started, target.gpu_second)
+        return cost
+
+    def share_left(self, principal: Principal) -> float | None:
+        """The last known share left of the principal's tightest budget, in [0, 1]."""
+        return self._shares.get(principal.key_id)
+
+    def note_share(self, principal: Principal, share: float | None) -> None:
+        if share is not None:
+            self._shares[principal.key_id] = share
+
+    def models(self) -> list[dict[str, Any]]:
+        """Rows for /v1/models: aliases, `auto`, and each backend's models."""
+        rows = [_row("auto", "tollhouse")]
+        rows += [_row(name, "tollhouse", target=to) for name, to in sorted(self._aliases.items())]
+        for t in self.targets:
+            rows.append(
+                _row(
+                    t.id,
+                    t.name,
+                    tier=t.tier,
+                    jurisdiction=t.facts.get("jurisdiction"),
+                    provider=t.provider,
+                    context_window=t.profile.context_window,
+                    capabilities=sorted(t.profile.capabilities),
+                    stand_in=t.stand_in,
+                )
+            )
+        return rows
+
+    def snapshot(self) -> list[dict[str, Any]]:
+        """Backends with their models and the health of each replica, for the admin API."""
+        rows: dict[str, dict[str, Any]] = {}
+        for t in self.targets:
+            row = rows.setdefault(
+                t.name,
+                {
+                    "name": t.name,
+                    "provider": t.provider,
+                    "tier": t.tier,
+                    "facts": t.facts,
+                    "stand_in": t.stand_in,
+                    "healthy": t.backend.healthy,
+                    "models": [],
+                    "replicas": msgspec.to_builtins(t.backend.snapshot()),
+                },
+            )
+            row["models"].append(t.model)
+        return list(rows.values())
+
+    async def aclose(self) -> None:
+        for backend in {id(t.backend): t.backend for t in self.targets}.values():
+            await backend.aclose()
+
+
+def _row(name: str, owner: str, **facts: Any) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": owner, "tollhouse": facts}

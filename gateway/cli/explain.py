@@ -1,0 +1,58 @@
+"""`tollhouse explain`: the decision on a request, offline."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gateway.auth import Principal, config_principal
+from gateway.cli.errors import FAILED, OK, USAGE, CliError
+from gateway.cli.output import print_json
+from gateway.config import Config, load_config, parse_config
+from gateway.errors import GatewayError
+
+
+def run(args: argparse.Namespace) -> int:
+    from gateway.explain import explain_offline
+
+    config = load_config(args.config) if args.config else parse_config("")
+    body = _read(args.request)
+    principal = _principal(config, args)
+    try:
+        decision: dict[str, Any] = asyncio.run(
+            explain_offline(config, body, principal=principal, policy=args.policy)
+        )
+    except GatewayError as exc:
+        where = f"{exc.param}: " if exc.param else ""
+        raise CliError(f"{where}{exc.message}", USAGE) from exc
+    if args.json:
+        print_json(decision)
+    else:
+        print(decision["text"])
+    return OK if decision.get("plan") else FAILED
+
+
+def _read(name: str) -> dict[str, Any]:
+    try:
+        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        return msgspec.json.decode(data, type=dict[str, Any])
+    except OSError as exc:
+        raise CliError(f"{name} cannot be read: {exc}", USAGE) from exc
+    except msgspec.DecodeError as exc:
+        raise CliError(f"{name}: {exc}", USAGE) from exc
+
+
+def _principal(config: Config, args: argparse.Namespace) -> Principal:
+    try:
+        base = config_principal(config, args.key) if args.key else Principal()
+    except KeyError as exc:
+        raise CliError(f"--key: no key with the public id {args.key!r}", USAGE) from exc
+    if args.policy and args.policy not in config.policies:
+        raise CliError(f"--policy: no policy named {args.policy!r}", USAGE)
+    labels = frozenset(filter(None, (label.strip() for label in args.labels.split(","))))
+    return msgspec.structs.replace(base, labels=base.labels | labels)

@@ -1,0 +1,279 @@
+"""From a configuration to the objects of one worker: the only place that knows every part."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import msgspec
+
+from backends.base import Backend
+from backends.dialects.chat import ChatBackend, ChatSettings
+from backends.dialects.messages import MessagesBackend, MessagesSettings
+from backends.http import UpstreamTransport
+from backends.pool import Pool, PoolSettings
+from backends.prices import FREE, Price, load_prices, nano_usd
+from backends.profiles import Profile, find_profile
+from backends.providers import Provider, load_providers
+from backends.retry import RetryBudget
+from backends.scripted import ScriptedBackend
+from backends.tokens import TokenCounter
+from gateway.auth import Keyring
+from gateway.catalog import Catalog, Target
+from gateway.config import Config, ConfigError
+from gateway.config.load import model_price
+from gateway.config.model import BackendConfig, ModelConfig
+from gateway.ledger import Ledger, Sweeper
+from gateway.policies import Policies
+from gateway.records import Database, Drainer, LedgerBooks, RecordsError
+from gateway.runtime import Runtime
+from gateway.store import Store, StoreError, StoreSettings
+from gateway.store.lock import Lock
+from gateway.telemetry import Telemetry
+from routers.base import Router
+from routers.heuristics import HeuristicRouter
+from routers.onnx.manifest import ArtefactError
+from routers.onnx.router import MissingRouter, OnnxRouter
+
+log = logging.getLogger("tollhouse")
+
+ARTEFACTS = Path(__file__).resolve().parent.parent / "routers" / "models"
+_LOCAL_PROVIDER = Provider(base_url="")
+
+
+class Resolved(msgspec.Struct, frozen=True):
+    """A configuration with the addresses of what the parent process started for it."""
+
+    config: Config
+    store_url: str = ""
+    database_url: str = ""
+    engines: dict[str, str] = {}
+    worker: str = ""
+
+
+@dataclass
+class Composition:
+    """A runtime and the background tasks that belong to it."""
+
+    runtime: Runtime
+    sweeper: Sweeper
+    drainer: Drainer
+    transport: UpstreamTransport
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def start(self) -> None:
+        """Connect, load keys and policies, and start the background tasks."""
+        runtime = self.runtime
+        await runtime.database.start()
+        await runtime.policies.start()
+        await runtime.keyring.start()
+        for run in (self.sweeper.run, self.drainer.run):
+            self.spawn(run())
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        task.add_done_callback(_report)
+        self._tasks.append(task)
+
+    async def aclose(self) -> None:
+        """Stop everything; the outbox is drained once more, so that a clean stop leaves nothing."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        runtime = self.runtime
+        try:
+            await self.drainer.flush()
+        except (StoreError, RecordsError) as exc:
+            # What is not filed stays in the outbox for the next start.
+            log.warning("outbox not filed at the end: %s", exc)
+        await runtime.telemetry.shutdown()
+        await runtime.keyring.aclose()
+        await runtime.policies.aclose()
+        await runtime.catalog.aclose()
+        await self.transport.aclose()
+        await runtime.router.aclose()
+        await runtime.store.aclose()
+        await runtime.database.aclose()
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("a background task ended", exc_info=task.exception())
+
+
+def compose(resolved: Resolved) -> Composition:
+    """Build everything; connect to nothing. Raises ConfigError."""
+    config = resolved.config
+    worker = resolved.worker or f"{os.getpid()}"
+    store = Store(StoreSettings(url=resolved.store_url, deadline_ms=config.store.deadline_ms))
+    database = Database(resolved.database_url)
+    ledger = Ledger(store, books=LedgerBooks(database))
+    transport = UpstreamTransport()
+    runtime = Runtime(
+        config=config,
+        store=store,
+        database=database,
+        ledger=ledger,
+        keyring=Keyring(config, database, store, ledger),
+        policies=Policies(config, database, store),
+        catalog=build_catalog(config, resolved.engines, transport),
+        router=build_router(config),
+        telemetry=Telemetry(config.telemetry, worker),
+    )
+    return Composition(
+        runtime=runtime,
+        sweeper=Sweeper(ledger, Lock(store, "sweeper", worker)),
+        drainer=Drainer(store, database, Lock(store, "drainer", worker)),
+        transport=transport,
+    )
+
+
+def build_router(config: Config) -> Router:
+    """Raises ConfigError for an artefact that cannot be used, unless the configuration prefers
+    to go on without."""
+    settings = config.router
+    if settings.artefact == "none":
+        return MissingRouter("router.artefact is none")
+    if settings.artefact == "heuristic":
+        return HeuristicRouter()
+    folder = ARTEFACTS / settings.artefact
+    if not folder.is_dir():
+        folder = Path(settings.artefact)
+    try:
+        return OnnxRouter.load(folder)
+    except ArtefactError as exc:
+        if settings.on_missing == "fail":
+            raise ConfigError("router.artefact", str(exc)) from exc
+        log.error("router.artefact: %s; requests stay unclassified", exc)
+        return MissingRouter(str(exc))
+
+
+def build_catalog(
+    config: Config, engines: dict[str, str], transport: UpstreamTransport
+) -> Catalog:
+    targets: list[Target] = []
+    for order, (name, backend) in enumerate(config.backends.items()):
+        provider = load_providers().get(backend.provider, _LOCAL_PROVIDER)
+        pool = _pool(name, backend, provider, engines, transport)
+        for model, settings in backend.models.items():
+            targets.append(_target(name, backend, model, settings, pool, order))
+    return Catalog(
+        tuple(targets), config.aliases, TokenCounter(), RetryBudget(time.monotonic)
+    )
+
+
+def _target(
+    name: str, backend: BackendConfig, model: str, settings: ModelConfig, pool: Pool, order: int
+) -> Target:
+    upstream = settings.upstream or model
+    where = f"backends.{name}.models.{model}"
+    return Target(
+        backend=pool,
+        name=name,
+        model=model,
+        upstream=upstream,
+        provider=backend.provider,
+        tier=backend.tier,
+        facts=backend.facts,
+        price=_price(backend, upstream, settings, where),
+        profile=_profile(find_profile(upstream), settings),
+        timeouts=backend.timeouts,
+        drop_params=backend.drop_params,
+        gpu_second=nano_usd(backend.gpu_second_usd, f"backends.{name}.gpu_second_usd"),
+        order=order,
+        stand_in=backend.stand_in,
+    )
+
+
+def _price(backend: BackendConfig, upstream: str, settings: ModelConfig, where: str) -> Price:
+    """The configured price, else the list's; a local backend without either is free. A frontier
+    model without a price is refused: spending that nobody can count."""
+    configured = model_price(settings, where)
+    if configured is not None:
+        return configured
+    listed = load_prices().find(backend.provider, upstream)
+    if listed is not None:
+        return listed
+    if backend.tier == "local":
+        return FREE
+    raise ConfigError(f"{where}.input", f"missing: no list price is known for {upstream!r}")
+
+
+def _profile(known: Profile, settings: ModelConfig) -> Profile:
+    given = {
+        "context_window": settings.context_window,
+        "max_output": settings.max_output,
+        "capabilities": None
+        if settings.capabilities is None
+        else frozenset(settings.capabilities),
+    }
+    return msgspec.structs.replace(known, **{k: v for k, v in given.items() if v is not None})
+
+
+def _pool(
+    name: str,
+    backend: BackendConfig,
+    provider: Provider,
+    engines: dict[str, str],
+    transport: UpstreamTransport,
+) -> Pool:
+    replicas: dict[str, Backend] = {}
+    if backend.provider == "scripted":
+        replicas[name] = ScriptedBackend(name, time.monotonic)
+    for url in _urls(name, backend, provider, engines):
+        try:
+            replicas[url] = _backend(name, url, backend, provider, transport)
+        except ValueError as exc:
+            raise ConfigError(f"backends.{name}.base_url", str(exc)) from exc
+    return Pool(PoolSettings(name=name), replicas, time.monotonic, Random())
+
+
+def _urls(
+    name: str, backend: BackendConfig, provider: Provider, engines: dict[str, str]
+) -> tuple[str, ...]:
+    if backend.provider == "scripted":
+        return ()
+    if backend.provider == "embedded":
+        # Explaining or checking needs no running engine; calling does.
+        return (engines.get(name, "http://127.0.0.1:9/v1"),)
+    if isinstance(backend.base_url, tuple):
+        return backend.base_url or (provider.base_url,)
+    return (backend.base_url or provider.base_url,)
+
+
+def _backend(
+    name: str,
+    url: str,
+    backend: BackendConfig,
+    provider: Provider,
+    transport: UpstreamTransport,
+) -> Backend:
+    key = backend.api_key or None
+    if provider.dialect == "messages":
+        profiles = {
+            upstream: _profile(find_profile(upstream), model)
+            for name_here, model in backend.models.items()
+            for upstream in (model.upstream or name_here,)
+        }
+        settings = MessagesSettings(
+            name=name, base_url=url, api_key=key, headers=backend.headers, profiles=profiles
+        )
+        return MessagesBackend(settings, transport, time.time)
+    return ChatBackend(
+        ChatSettings(
+            name=name,
+            base_url=url,
+            api_key=key,
+            headers=backend.headers,
+            quirks=provider.quirks,
+        ),
+        transport,
+        time.time,
+    )

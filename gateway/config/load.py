@@ -1,0 +1,224 @@
+"""Reads one TOML file into a Config: substitution, conversion, and the checks across sections."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from backends.prices import Price, PriceError
+from backends.providers import load_providers
+from gateway.config.convert import convert
+from gateway.config.errors import ConfigError
+from gateway.config.model import SECRET_FIELDS, BackendConfig, Config, ModelConfig
+from routers.budget import curve_problem
+from routers.residency import LabelError, check_label
+from routers.types import Policy
+
+BUILT_IN = ("embedded", "scripted")
+_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+_SCOPE = re.compile(r"^(org|team):[A-Za-z0-9_.-]{1,64}$")
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+_WINDOWS = ("total", "day", "month")
+
+
+def load_config(path: str | Path, env: Mapping[str, str] | None = None) -> Config:
+    """Raises ConfigError naming the file or the key's path."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(str(path), f"cannot be read: {exc}") from exc
+    return parse_config(text, env)
+
+
+def parse_config(text: str, env: Mapping[str, str] | None = None) -> Config:
+    """`env` defaults to the process's environment. Raises ConfigError."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError("", f"not valid TOML: {exc}") from exc
+    resolved = _resolve(raw, "", os.environ if env is None else env)
+    config = convert(resolved, Config)
+    if "default" not in config.policies:
+        policies = {"default": default_policy(), **config.policies}
+        config = msgspec.structs.replace(config, policies=policies)
+    check(config)
+    return config
+
+
+def default_policy() -> Policy:
+    text = files("gateway.config").joinpath("default_policy.toml").read_text(encoding="utf-8")
+    return convert(tomllib.loads(text), Policy, "policies.default")
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of the configuration file."""
+    document = msgspec.json.schema(Config)
+    document["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    document["title"] = "Tollhouse configuration"
+    return document
+
+
+def _resolve(value: Any, path: str, env: Mapping[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {k: _resolve(v, f"{path}.{k}" if path else k, env) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_resolve(v, f"{path}[{i}]", env) for i, v in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+    if path.rsplit(".", 1)[-1] in SECRET_FIELDS and value and "${" not in value:
+        raise ConfigError(path, "a secret is given by reference only: write ${NAME}")
+
+    def put(match: re.Match[str]) -> str:
+        name, default = match.group(1), match.group(2)
+        found = env.get(name, default)
+        if found is None:
+            raise ConfigError(path, f"environment variable {name} is not set")
+        return found
+
+    return _REFERENCE.sub(put, value)
+
+
+def check(config: Config) -> None:
+    """The checks that need more than one section. Raises ConfigError."""
+    _check_server(config)
+    for name, backend in config.backends.items():
+        _check_backend(name, backend)
+    _check_policies(config)
+    for alias, target in config.aliases.items():
+        _check_target(config, target, f"aliases.{alias}")
+    _check_scopes(config)
+
+
+def _check_server(config: Config) -> None:
+    server = config.server
+    if not 0 <= server.port <= 65535:
+        raise ConfigError("server.port", "must be between 0 and 65535")
+    for key in ("workers", "max_body_mb", "max_in_flight", "request_deadline"):
+        if getattr(server, key) <= 0:
+            raise ConfigError(f"server.{key}", "must be above 0")
+    if config.store.lease < 1:
+        raise ConfigError("store.lease", "must be at least 1 second")
+    if not 0 <= config.telemetry.sample <= 1:
+        raise ConfigError("telemetry.sample", "must be between 0 and 1")
+
+
+def _check_backend(name: str, backend: BackendConfig) -> None:
+    where = f"backends.{name}"
+    if not _NAME.match(name):
+        raise ConfigError(where, "a name has letters, digits, '_', '-' and '.' only")
+    if backend.provider not in BUILT_IN:
+        provider = load_providers().get(backend.provider)
+        if provider is None:
+            known = ", ".join(sorted((*load_providers(), *BUILT_IN)))
+            raise ConfigError(
+                f"{where}.provider", f"unknown provider {backend.provider!r}; known: {known}"
+            )
+        if not (backend.base_url or provider.base_url):
+            raise ConfigError(f"{where}.base_url", f"{backend.provider} has no fixed address")
+    urls = backend.base_url if isinstance(backend.base_url, tuple) else (backend.base_url,)
+    for url in filter(None, urls):
+        if not url.startswith(("http://", "https://")):
+            raise ConfigError(f"{where}.base_url", "must start with http:// or https://")
+    if not backend.models:
+        raise ConfigError(f"{where}.models", "names no model")
+    for model, settings in backend.models.items():
+        model_price(settings, f"{where}.models.{model}")
+
+
+def model_price(model: ModelConfig, where: str) -> Price | None:
+    """The price that the configuration gives, or None when it gives none."""
+    if model.input is None and model.output is None:
+        if model.cached is not None or model.cache_write is not None:
+            raise ConfigError(f"{where}.input", "missing: a price needs input and output")
+        return None
+    if model.input is None or model.output is None:
+        missing = "input" if model.input is None else "output"
+        raise ConfigError(f"{where}.{missing}", "missing: a price needs input and output")
+    try:
+        return Price.from_usd_per_million(
+            input=model.input,
+            output=model.output,
+            cached=model.cached,
+            cache_write=model.cache_write,
+            where=where,
+        )
+    except PriceError as exc:
+        raise ConfigError("", str(exc)) from exc
+
+
+def _check_policies(config: Config) -> None:
+    if config.policy.default not in config.policies:
+        raise ConfigError("policy.default", f"no policy named {config.policy.default!r}")
+    tiers = {b.tier for b in config.backends.values()} | {"local", "frontier"}
+    for name, policy in config.policies.items():
+        check_policy(policy, f"policies.{name}", frozenset(config.backends), frozenset(tiers))
+
+
+def check_policy(
+    policy: Policy, where: str, backends: frozenset[str], tiers: frozenset[str]
+) -> None:
+    """Checks one policy document against what exists. Raises ConfigError."""
+    for key in ("weak_tier", "strong_tier", "unclassified"):
+        if getattr(policy, key) not in tiers:
+            raise ConfigError(f"{where}.{key}", f"no backend has tier {getattr(policy, key)!r}")
+    if not -1 <= policy.threshold <= 1:
+        raise ConfigError(f"{where}.threshold", "must be between -1 and 1")
+    for i, pattern in enumerate(policy.prefer):
+        backend = pattern.split("/", 1)[0]
+        if "*" not in backend and backend not in backends:
+            raise ConfigError(f"{where}.prefer[{i}]", f"unknown backend {backend!r}")
+    for label, requirement in policy.labels.items():
+        try:
+            check_label(label)
+        except LabelError as exc:
+            raise ConfigError(f"{where}.labels.{label}", str(exc)) from exc
+        for i, tier in enumerate(requirement.tiers):
+            if tier not in tiers:
+                raise ConfigError(
+                    f"{where}.labels.{label}.tiers[{i}]", f"no backend has tier {tier!r}"
+                )
+    for i, label in enumerate(policy.mandatory_labels):
+        if label not in policy.labels:
+            raise ConfigError(f"{where}.mandatory_labels[{i}]", f"unknown label {label!r}")
+    problem = curve_problem(policy.pressure)
+    if problem is not None:
+        raise ConfigError(f"{where}.pressure", problem)
+    if policy.opaque_label and policy.opaque_label not in policy.labels:
+        raise ConfigError(f"{where}.opaque_label", f"unknown label {policy.opaque_label!r}")
+    if policy.cache_ttl < 0:
+        raise ConfigError(f"{where}.cache_ttl", "must not be negative")
+
+
+def _check_target(config: Config, target: str, where: str) -> None:
+    if target == "auto" or target.removeprefix("auto:") in config.policies:
+        return
+    backend, _, model = target.partition("/")
+    if backend not in config.backends:
+        raise ConfigError(where, f"unknown backend {backend!r}")
+    if model not in config.backends[backend].models:
+        raise ConfigError(where, f"backend {backend!r} has no model {model!r}")
+
+
+def _check_scopes(config: Config) -> None:
+    for i, scope in enumerate(config.scopes):
+        if not _SCOPE.match(scope.id):
+            raise ConfigError(f"scopes[{i}].id", "must be org:NAME or team:NAME")
+        _check_money(scope.budget_usd, scope.window, f"scopes[{i}]")
+    for i, key in enumerate(config.keys):
+        if key.policy and key.policy not in config.policies:
+            raise ConfigError(f"keys[{i}].policy", f"no policy named {key.policy!r}")
+        _check_money(key.budget_usd, key.window, f"keys[{i}]")
+
+
+def _check_money(budget: float | None, window: str, where: str) -> None:
+    if budget is not None and not 0 <= budget <= 9_000_000:
+        raise ConfigError(f"{where}.budget_usd", "must be between 0 and 9,000,000")
+    if window not in _WINDOWS and not (window.isdigit() and int(window) > 0):
+        raise ConfigError(f"{where}.window", "must be total, day, month or a number of seconds")

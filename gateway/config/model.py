@@ -1,0 +1,195 @@
+"""The configuration as types. The JSON Schema, the loader and the documentation follow from here.
+
+Every struct rejects unknown keys. Durations are seconds unless the name says otherwise; prices are
+USD per 1,000,000 tokens.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from backends.base import Timeouts
+from routers.types import Policy
+
+SECRET_FIELDS = frozenset({"api_key", "token", "key", "hash_key"})
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of every part of the configuration."""
+
+
+class ServerConfig(Section, frozen=True):
+    """`max_in_flight` is per worker: past it requests are shed with 503 at once.
+    `request_deadline` bounds a whole request over all attempts; `drain` is the grace time after
+    SIGTERM. `max_body_mb` is for /v1."""
+
+    host: str = "127.0.0.1"
+    port: int = 4100
+    workers: int = 1
+    max_body_mb: int = 50
+    max_in_flight: int = 2000
+    request_deadline: float = 600.0
+    drain: float = 30.0
+
+
+class AdminConfig(Section, frozen=True):
+    """`token` opens /admin/v1; without one the admin API answers 401 to everybody."""
+
+    token: str = ""
+
+
+class AuthConfig(Section, frozen=True):
+    """`hash_key` keys the hash under which key secrets are stored. Without one, a key is made in
+    the data directory on the first start."""
+
+    hash_key: str = ""
+
+
+class StoreConfig(Section, frozen=True):
+    """Redis or Valkey. Without `url` an embedded Valkey is started in the data directory.
+    `lease` is how long a crashed worker's reservation is held. `on_failure` says what happens to
+    requests while the store is gone: `closed` refuses them, `open` serves those that no budget
+    and no audit duty binds, without limits and cache."""
+
+    url: str = ""
+    deadline_ms: float = 250.0
+    lease: float = 60.0
+    maxmemory_mb: int = 512
+    on_failure: Literal["closed", "open"] = "closed"
+
+
+class DatabaseConfig(Section, frozen=True):
+    """SQLAlchemy URL; without one, SQLite in the data directory."""
+
+    url: str = ""
+
+
+class RouterConfig(Section, frozen=True):
+    """`artefact`: a shipped artefact's name, a directory, `heuristic`, or `none`.
+    `on_missing`: whether a missing or corrupt artefact stops the start (`fail`) or leaves every
+    request unclassified (`unclassified`)."""
+
+    artefact: str = "minilm-l6-int8"
+    on_missing: Literal["fail", "unclassified"] = "fail"
+
+
+class ModelConfig(Section, frozen=True):
+    """`upstream` is the provider's name of the model when it differs from ours. What is left out
+    comes from the built-in profile and price list."""
+
+    upstream: str = ""
+    context_window: int | None = None
+    max_output: int | None = None
+    capabilities: tuple[str, ...] | None = None
+    input: float | None = None
+    output: float | None = None
+    cached: float | None = None
+    cache_write: float | None = None
+
+
+class EngineConfig(Section, frozen=True):
+    """The embedded llama.cpp engine. `model` is a GGUF file; empty means the shipped tiny one."""
+
+    model: str = ""
+    parallel: int = 4
+    context: int = 8192
+    threads: int = 1
+
+
+class BackendConfig(Section, frozen=True):
+    """One upstream. `provider` is a row of the provider table, `embedded` or `scripted`.
+    `base_url` may hold several URLs: replicas of the same backend. `facts` are what residency
+    rules look at. `gpu_second_usd` prices a local backend by its own time."""
+
+    provider: str
+    base_url: str | tuple[str, ...] = ()
+    api_key: str = ""
+    tier: str = "frontier"
+    facts: dict[str, str] = {}
+    models: dict[str, ModelConfig] = {}
+    headers: dict[str, str] = {}
+    timeouts: Timeouts = Timeouts()
+    drop_params: bool = False
+    gpu_second_usd: float = 0.0
+    engine: EngineConfig | None = None
+    stand_in: bool = False
+
+
+class KeyConfig(Section, frozen=True):
+    """A client key given by the configuration. `key` is the whole `th-...` key."""
+
+    key: str
+    org: str = "default"
+    team: str = ""
+    user: str = ""
+    labels: tuple[str, ...] = ()
+    policy: str = ""
+    allow: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    budget_usd: float | None = None
+    window: str = "month"
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrency: int | None = None
+
+
+class ScopeConfig(Section, frozen=True):
+    """Budget, limits and mandatory labels of an organisation or a team. `id` is `org:NAME` or
+    `team:NAME`. `window` is `total`, `day`, `month` or a number of seconds."""
+
+    id: str
+    labels: tuple[str, ...] = ()
+    budget_usd: float | None = None
+    window: str = "month"
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrency: int | None = None
+
+
+class PolicySource(Section, frozen=True):
+    """`file`: policies come from this configuration and admin writes are refused. `database`:
+    this configuration seeds an empty database and the admin API owns them from then on."""
+
+    source: Literal["file", "database"] = "file"
+    default: str = "default"
+
+
+class CacheConfig(Section, frozen=True):
+    enabled: bool = True
+    max_entry_kb: int = 256
+
+
+class RetryConfig(Section, frozen=True):
+    attempts: int = 3
+    max_wait: float = 5.0
+
+
+class TelemetryConfig(Section, frozen=True):
+    """`otlp_endpoint` turns traces on; `sample` is the share of requests traced."""
+
+    otlp_endpoint: str = ""
+    sample: float = 0.1
+    service_name: str = "tollhouse"
+
+
+class Config(Section, frozen=True):
+    """A whole configuration file."""
+
+    data_dir: str = ".tollhouse"
+    server: ServerConfig = ServerConfig()
+    admin: AdminConfig = AdminConfig()
+    auth: AuthConfig = AuthConfig()
+    store: StoreConfig = StoreConfig()
+    database: DatabaseConfig = DatabaseConfig()
+    router: RouterConfig = RouterConfig()
+    backends: dict[str, BackendConfig] = {}
+    aliases: dict[str, str] = {}
+    policy: PolicySource = PolicySource()
+    policies: dict[str, Policy] = {}
+    keys: tuple[KeyConfig, ...] = ()
+    scopes: tuple[ScopeConfig, ...] = ()
+    cache: CacheConfig = CacheConfig()
+    retry: RetryConfig = RetryConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()

@@ -1,0 +1,67 @@
+"""One request on its way through the pipeline: what each step learnt, for the steps after it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from backends.base import Usage
+from backends.errors import BackendError
+from gateway.auth import Principal
+from gateway.cache.flight import Flight
+from gateway.inbound import Inbound
+from gateway.ledger import Entered
+from routers.decide import ActivePolicy, Filtered
+from routers.types import Candidate, Decision, Need, Score
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try at one candidate. Times are `perf_counter` seconds, `cost` nano-USD."""
+
+    id: str
+    number: int
+    candidate: Candidate
+    started: float
+    first: float | None = None
+    ended: float | None = None
+    outcome: str = "open"
+    error: BackendError | None = None
+    model: str | None = None
+    usage: Usage | None = None
+    text_bytes: int = 0
+    cost: int = 0
+    connected: bool = False
+
+
+@dataclass(slots=True)
+class Exchange:
+    """`held` is what the ledger holds for the request, in nano-USD. `entered` is set once the
+    ledger knows the request. `flight`: others wait for this answer."""
+
+    inbound: Inbound
+    decision_id: str
+    started: float
+    wall: float
+    principal: Principal
+    active: ActivePolicy
+    labels: frozenset[str]
+    need: Need
+    filtered: Filtered
+    audit: bool
+    kinds: tuple[str, ...] = ()
+    score: Score | None = None
+    decision: Decision | None = None
+    cache_key: str | None = None
+    cache: str = "off"
+    entered: Entered | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+    held: int = 0
+    reserved: bool = False
+    flight: Flight | None = None
+    recorded: bool = False
+    settled: bool = False
+    waited: float = 0.0
+
+    @property
+    def spent(self) -> int:
+        return sum(attempt.cost for attempt in self.attempts)

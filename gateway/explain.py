@@ -1,0 +1,79 @@
+"""The decision without a call: the same steps as a request takes, up to the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from time import perf_counter, time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from gateway.admission import admit
+from gateway.auth import Principal
+from gateway.compose import Resolved, compose
+from gateway.config import Config
+from gateway.errors import GatewayError
+from gateway.inbound import Controls, new_id, parse
+from gateway.pipeline import score_and_plan
+from gateway.runtime import Runtime
+from routers.render import render, to_dict
+
+if TYPE_CHECKING:
+    from gateway.app import Worker
+
+Explain = Callable[[dict[str, Any], Principal | None], Awaitable[dict[str, Any]]]
+
+
+def explainer(worker: Worker) -> Explain:
+    """For the admin API of a running worker."""
+
+    async def explain(request: dict[str, Any], principal: Principal | None) -> dict[str, Any]:
+        try:
+            return await explain_request(worker.runtime, request, principal or Principal())
+        except GatewayError as exc:
+            raise ValueError(exc.message) from exc
+
+    return explain
+
+
+async def explain_request(
+    runtime: Runtime,
+    request: dict[str, Any],
+    principal: Principal,
+    labels: tuple[str, ...] = (),
+    policy: str = "",
+) -> dict[str, Any]:
+    """`request` is the body of a chat completion. The answer holds the whole decision and a
+    readable `text`. Raises GatewayError for a request that would be refused as malformed."""
+    controls = Controls(labels=labels, policy=policy)
+    operation = "embeddings" if "input" in request and "messages" not in request else "chat"
+    if "prompt" in request and "messages" not in request:
+        operation = "completions"
+    inbound = parse(operation, msgspec.json.encode(request), controls, new_id("req_"))  # type: ignore[arg-type]  # one of the three literals
+    ex = await admit(runtime, inbound, principal, perf_counter(), time())
+    await score_and_plan(runtime, ex)
+    assert ex.decision is not None
+    found = to_dict(ex.decision)
+    found["text"] = render(ex.decision)
+    found["kinds"] = list(ex.kinds)
+    return found
+
+
+async def explain_offline(
+    config: Config,
+    request: dict[str, Any],
+    *,
+    principal: Principal | None = None,
+    labels: tuple[str, ...] = (),
+    policy: str = "",
+) -> dict[str, Any]:
+    """The same without a running gateway, store or database: health and budgets are taken as
+    good."""
+    composition = compose(Resolved(config=config, worker="explain"))
+    try:
+        return await explain_request(
+            composition.runtime, request, principal or Principal(), labels, policy
+        )
+    finally:
+        await composition.runtime.catalog.aclose()
+        await composition.runtime.router.aclose()

@@ -1,0 +1,216 @@
+"""Steps 4 and 7: limits, exact cache and reservation, in as few round trips as the plan allows.
+
+When the plan needs no score, one script does all three. Otherwise limits and cache come first,
+the score after a miss, and the reservation once the plan is known.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from gateway.cache import CachedAnswer, Partition, cache_key, decode_answer
+from gateway.errors import GatewayError, budget_exceeded, rate_limited, unavailable
+from gateway.exchange import Exchange
+from gateway.ledger import Enter, Entered, Reserve
+from gateway.runtime import Runtime
+from gateway.settlement import Settler
+from gateway.store.errors import StoreError, StoreTimeout
+from routers.residency import cacheable
+from routers.types import Candidate, Decision, Rejection
+
+
+class Gate:
+    """Everything the ledger is asked before a call."""
+
+    def __init__(self, runtime: Runtime, settler: Settler) -> None:
+        self._runtime = runtime
+        self._settler = settler
+        self._lease = runtime.config.store.lease
+        self._open = runtime.config.store.on_failure == "open"
+        self._cache_on = runtime.config.cache.enabled
+
+    async def enter(self, ex: Exchange) -> CachedAnswer | None:
+        """Take the limits and look into the cache; reserve too when the plan is known.
+
+        Returns the cached answer on a hit. Raises GatewayError: 429, 402, 503.
+        """
+        ex.cache_key = self._key(ex)
+        decision = ex.decision
+        entered = await self._ask(ex, self._enter(ex, decision))
+        if entered is None:
+            return None
+        ex.entered = entered
+        if entered.outcome == "hit" and entered.cached is not None:
+            hit = self._fresh(ex, entered.cached)
+            if hit is not None:
+                ex.cache = "hit"
+                return hit
+            # Too old for this client, or of an older format: go on without the cache.
+            ex.entered = entered = await self._again(ex, decision)
+        if entered.outcome == "limited":
+            raise limit_error(entered)
+        self._settler.took(ex)
+        if decision is not None:
+            self._reserved(ex, decision, entered)
+        return None
+
+    async def reserve(self, ex: Exchange) -> None:
+        """Hold the worst case of the plan's first affordable candidate. Raises GatewayError."""
+        decision = ex.decision
+        assert decision is not None
+        if ex.reserved or decision.refusal is not None or ex.entered is None:
+            return
+        request = self._reserve(ex, decision.plan, 0)
+        try:
+            entered = await self._runtime.ledger.reserve(request)
+        except StoreError as exc:
+            raise self._down(ex, exc) from exc
+        self._reserved(ex, decision, entered)
+
+    async def move(self, ex: Exchange, rest: tuple[Candidate, ...]) -> int:
+        """Before another candidate is called: hold what it may cost on top of what failed
+        attempts have cost. Returns the index in `rest` of the first affordable one.
+        Raises GatewayError when none is, or the store is gone."""
+        if ex.entered is None or ex.spent + rest[0].worst_cost <= ex.held:
+            return 0
+        try:
+            entered = await self._runtime.ledger.reserve(self._reserve(ex, rest, ex.spent))
+        except StoreError as exc:
+            raise self._down(ex, exc) from exc
+        self._check(entered)
+        index = entered.index or 0
+        ex.held = ex.spent + rest[index].worst_cost
+        return index
+
+    def _key(self, ex: Exchange) -> str | None:
+        policy = ex.active.policy
+        controls = ex.inbound.controls
+        if not self._cache_on or controls.cache.ttl(policy.cache_ttl) <= 0:
+            return None
+        if not cacheable(ex.labels, policy):
+            return None
+        ex.cache = "miss" if controls.cache.read else "bypass"
+        partition = Partition(
+            org=ex.principal.org,
+            labels=tuple(sorted(ex.labels)),
+            policy=ex.active.name,
+            policy_version=ex.active.version,
+            operation=ex.inbound.operation,
+            target=ex.need.explicit or "auto",
+            # A key that may use fewer models must not be served what others got from them.
+            extra=",".join(ex.principal.allow),
+        )
+        return cache_key(partition, ex.inbound.body)
+
+    def _enter(self, ex: Exchange, decision: Decision | None) -> Enter:
+        reserving = decision is not None
+        read = ex.inbound.controls.cache.read and ex.cache_key is not None
+        return Enter(
+            org=ex.principal.org,
+            request_id=ex.inbound.request_id,
+            scopes=ex.principal.scopes,
+            tokens=ex.need.prompt_tokens + ex.need.output_tokens,
+            cache_key=ex.cache_key if read else None,
+            costs=tuple([c.worst_cost for c in decision.plan]) if decision else None,
+            lease_s=self._lease,
+            audit=self._settler.audit_record(ex) if reserving and ex.audit else None,
+            draft=self._settler.draft(ex) if reserving else b"",
+        )
+
+    def _reserve(self, ex: Exchange, plan: tuple[Candidate, ...], booked: int) -> Reserve:
+        audit = self._settler.audit_record(ex) if ex.audit and not ex.recorded else None
+        return Reserve(
+            org=ex.principal.org,
+            request_id=ex.inbound.request_id,
+            scopes=ex.principal.scopes,
+            costs=tuple([c.worst_cost for c in plan]),
+            lease_s=self._lease,
+            audit=audit,
+            draft=self._settler.draft(ex),
+            booked=booked,
+        )
+
+    async def _ask(self, ex: Exchange, request: Enter) -> Entered | None:
+        try:
+            return await self._runtime.ledger.enter(request)
+        except StoreError as exc:
+            if isinstance(exc, StoreTimeout):
+                # The script may have run, or may run late: settling at no cost undoes it.
+                self._settler.took(ex)
+            error = self._down(ex, exc)
+            if not self._open or ex.audit or self._bound(ex):
+                raise error from exc
+            ex.cache_key, ex.cache = None, "unavailable"
+            return None
+
+    async def _again(self, ex: Exchange, decision: Decision | None) -> Entered:
+        request = msgspec.structs.replace(self._enter(ex, decision), cache_key=None)
+        try:
+            return await self._runtime.ledger.enter(request)
+        except StoreError as exc:
+            raise self._down(ex, exc) from exc
+
+    def _bound(self, ex: Exchange) -> bool:
+        return any(scope.budget is not None for scope in ex.principal.scopes)
+
+    def _down(self, ex: Exchange, exc: StoreError) -> GatewayError:
+        what = "The audit store" if ex.audit else "The store of limits and budgets"
+        code = "audit_unavailable" if ex.audit else "store_unavailable"
+        return unavailable(code, f"{what} does not answer.")
+
+    def _fresh(self, ex: Exchange, raw: bytes) -> CachedAnswer | None:
+        hit = decode_answer(raw)
+        if hit is None or not ex.inbound.controls.cache.serves(hit, ex.wall):
+            return None
+        return hit
+
+    def _check(self, entered: Entered) -> None:
+        if entered.outcome == "limited":
+            raise limit_error(entered)
+        if entered.outcome == "missing":
+            raise unavailable(
+                "ledger_unavailable",
+                f"The books of {entered.missing_scope} are not there; they are being rebuilt.",
+            )
+        if entered.outcome == "unaffordable":
+            raise budget_exceeded("The budget does not allow this request.")
+
+    def _reserved(self, ex: Exchange, decision: Decision, entered: Entered) -> None:
+        """Take note of what was reserved; candidates that were too dear leave the plan."""
+        self._runtime.catalog.note_share(ex.principal, entered.share_left)
+        if entered.outcome == "unaffordable":
+            ex.decision = priced_out(decision, len(decision.plan))
+        self._check(entered)
+        index = entered.index or 0
+        ex.held = decision.plan[index].worst_cost
+        ex.reserved = True
+        ex.recorded = ex.audit
+        if index:
+            ex.decision = priced_out(decision, index)
+
+
+def priced_out(decision: Decision, count: int) -> Decision:
+    """The decision without its first `count` candidates, which the budget cannot pay."""
+    gone = tuple(
+        Rejection(c.id, "budget", "the budget cannot pay its worst case")
+        for c in decision.plan[:count]
+    )
+    rest = decision.plan[count:]
+    return msgspec.structs.replace(
+        decision,
+        plan=rest,
+        rejected=(*decision.rejected, *gone),
+        reason="budget" if rest else "",
+        refusal=None if rest else "budget",
+    )
+
+
+def limit_error(entered: Entered) -> GatewayError:
+    what = {
+        "requests": "requests per minute",
+        "tokens": "tokens per minute",
+        "concurrency": "concurrent requests",
+    }[entered.limited_kind or "requests"]
+    return rate_limited(
+        f"The limit of {what} of {entered.limited_scope} is reached.", entered.retry_after or 1.0
+    )

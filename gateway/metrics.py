@@ -1,0 +1,78 @@
+"""Metrics across workers: each publishes what it counted, whichever is scraped merges them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from gateway.runtime import Runtime
+from gateway.store.errors import StoreError
+from gateway.telemetry import merge, names
+
+if TYPE_CHECKING:
+    from gateway.pipeline import Pipeline
+
+_PREFIX = "th:metrics:"
+# A worker that has not published for this long is gone.
+_TTL_SECONDS = 10
+
+
+def publisher(runtime: Runtime) -> Callable[[bytes], Awaitable[None]] | None:
+    """None with a single worker: then there is nothing to merge."""
+    if runtime.config.server.workers == 1:
+        return None
+    key = _PREFIX + runtime.telemetry.worker
+
+    async def publish(text: bytes) -> None:
+        await runtime.store.command("SET", key, text, "EX", _TTL_SECONDS)
+        await runtime.store.command("SADD", _PREFIX + "workers", runtime.telemetry.worker)
+
+    return publish
+
+
+async def exposition(runtime: Runtime) -> bytes:
+    """The metrics of every worker that shares the store, each with its `worker` label. While the
+    store is gone, those of this worker alone."""
+    own = runtime.telemetry.exposition()
+    found = {runtime.telemetry.worker: own}
+    if runtime.config.server.workers > 1:
+        try:
+            found = {**await _others(runtime), **found}
+        except StoreError:
+            # Shown by the store gauge of this worker; a scrape must still work.
+            return merge(found)
+    return merge(found)
+
+
+async def _others(runtime: Runtime) -> dict[str, bytes]:
+    members = await runtime.store.command("SMEMBERS", _PREFIX + "workers")
+    found: dict[str, bytes] = {}
+    for name in members:
+        text = await runtime.store.command("GET", _PREFIX.encode() + name)
+        if text is None:
+            await runtime.store.command("SREM", _PREFIX + "workers", name)
+        else:
+            found[name.decode()] = text
+    return found
+
+
+def register_gauges(runtime: Runtime, pipeline: Pipeline) -> None:
+    """What is read at each scrape."""
+    telemetry = runtime.telemetry
+    telemetry.models((t.name, t.model) for t in runtime.catalog.targets)
+    telemetry.gauge(names.IN_FLIGHT, lambda: pipeline.in_flight)
+    telemetry.gauge(names.STORE_UP, lambda: 1 if runtime.store.available else 0)
+    telemetry.gauge(
+        names.BACKEND_UP,
+        lambda: [
+            ((str(row["name"]),), 1.0 if row["healthy"] else 0.0)
+            for row in runtime.catalog.snapshot()
+        ],
+    )
+    telemetry.gauge(names.ROUTER_INFO, lambda: [(_router_info(runtime), 1.0)])
+
+
+def _router_info(runtime: Runtime) -> tuple[str, ...]:
+    facts = runtime.router.describe()
+    return str(facts.get("model", runtime.router.name)), str(facts.get("provider", "none"))
+

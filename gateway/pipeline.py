@@ -1,0 +1,248 @@
+"""The path of a request. `Pipeline.serve` reads like the list in the architecture:
+
+admit, label, candidates, exact cache, score, plan, reserve, record, call, settle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
+from time import perf_counter, time
+from typing import Any
+
+import msgspec
+
+from backends.base import Operation
+from gateway import admission, answer
+from gateway.attempts import Caller, Opened
+from gateway.cache import CachedAnswer, Flights, decode_answer, encode_answer
+from gateway.cache.flight import Flight
+from gateway.client import Client
+from gateway.errors import GatewayError, from_upstream, unavailable
+from gateway.exchange import Exchange
+from gateway.inbound import new_id, parse, read_body, read_controls
+from gateway.limits import Gate
+from gateway.runtime import Runtime
+from gateway.settlement import Settler
+from backends.errors import BackendError
+from routers.decide import needs_score, plan
+
+log = logging.getLogger("tollhouse")
+
+# How long a request waits for an identical one before it goes on by itself.
+FOLLOW_SECONDS = 30.0
+
+
+class Pipeline:
+    """Serves /v1 requests of one worker. `in_flight` counts the requests being served."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.settler = Settler(runtime)
+        self._caller = Caller(runtime, self.settler)
+        self._gate = Gate(runtime, self.settler)
+        self._limit = runtime.config.server.max_body_mb << 20
+        self._max = runtime.config.server.max_in_flight
+        self._deadline = runtime.config.server.request_deadline
+        self._max_entry = runtime.config.cache.max_entry_kb << 10
+        self._flights = Flights()
+        self.in_flight = 0
+
+    async def serve(
+        self,
+        operation: Operation,
+        scope: dict[str, Any],
+        receive: Callable[[], Awaitable[Any]],
+        send: Callable[[Any], Awaitable[None]],
+    ) -> None:
+        """One request, from its headers to its last byte. The border where everything that can
+        go wrong becomes an answer."""
+        client = Client(receive, send)
+        request_id = new_id("req_")
+        self.in_flight += 1
+        started = perf_counter()
+        try:
+            async with asyncio.timeout(self._deadline):
+                await self._run(operation, request_id, scope["headers"], client, started)
+        except GatewayError as error:
+            await self._refuse(client, operation, request_id, error, started)
+        except TimeoutError:
+            late = GatewayError(
+                504, "deadline_exceeded", "The request's deadline ran out.", type="api_error",
+                retry=False,
+            )
+            await self._refuse(client, operation, request_id, late, started)
+        except asyncio.CancelledError:
+            if not client.gone:
+                raise
+        except Exception as defect:
+            # The border of a request: a defect here must neither leak its text to the client
+            # nor end the connection without an answer.
+            log.exception("request %s failed", request_id, exc_info=defect)
+            failure = GatewayError(
+                500, "internal_error", "The gateway failed to serve this request.",
+                type="api_error", retry=False,
+            )
+            await self._refuse(client, operation, request_id, failure, started)
+        finally:
+            client.release()
+            self.in_flight -= 1
+
+    async def _run(
+        self,
+        operation: Operation,
+        request_id: str,
+        headers: list[tuple[bytes, bytes]],
+        client: Client,
+        started: float,
+    ) -> None:
+        if self.in_flight > self._max:
+            raise unavailable("overloaded", "The gateway is at its limit of requests in flight.")
+        controls = read_controls(headers)
+        principal = await admission.authenticate(self.runtime, controls)
+        raw = await read_body(client.receive, headers, self._limit)
+        if raw is None:
+            return
+        client.watch()
+        inbound = parse(operation, raw, controls, request_id)
+        ex = await admission.admit(self.runtime, inbound, principal, started, time())
+        if controls.explain:
+            await self._explain(ex, client)
+            return
+        try:
+            await self._answer(ex, client)
+        except GatewayError as error:
+            self.settler.refused(ex, error)
+            raise
+        finally:
+            # Whatever happened, what the ledger holds for this request is let go.
+            self.settler.ensure(ex)
+
+    async def _answer(self, ex: Exchange, client: Client) -> None:
+        admission.refuse_if_empty(ex)
+        hit = await self._gate.enter(ex)
+        if hit is not None:
+            await self._replay(ex, client, hit)
+            return
+        flight = ex.flight = self._flight(ex)
+        if flight is None and ex.cache == "miss":
+            hit = await self._follow(ex)
+            if hit is not None:
+                await self._replay(ex, client, hit)
+                return
+        with flight or nullcontext():
+            await score_and_plan(self.runtime, ex)
+            admission.refuse_if_empty(ex)
+            await self._gate.reserve(ex)
+            await self._call(ex, client)
+
+    def _flight(self, ex: Exchange) -> Flight | None:
+        """Leadership of an identical request; None when another leads or caching is off."""
+        if ex.cache != "miss" or ex.cache_key is None:
+            return None
+        return self._flights.lead(f"{ex.principal.org}/{ex.cache_key}")
+
+    async def _follow(self, ex: Exchange) -> CachedAnswer | None:
+        """The answer of the identical request that is on its way in this worker."""
+        raw = await self._flights.follow(f"{ex.principal.org}/{ex.cache_key}", FOLLOW_SECONDS)
+        hit = decode_answer(raw) if raw is not None else None
+        if hit is not None:
+            ex.cache = "hit"
+        return hit
+
+    async def _call(self, ex: Exchange, client: Client) -> None:
+        try:
+            opened = await self._caller.open(ex)
+        except BackendError as error:
+            raise from_upstream(error) from error
+        try:
+            answered = self._stream if ex.inbound.stream else self._whole
+            await answered(ex, client, opened)
+        finally:
+            await opened.aclose()
+
+    async def _complete(self, ex: Exchange, opened: Opened) -> None:
+        """The answer came to its end: settle it, and keep it if it may be kept."""
+        opened.complete()
+        cached = opened.cached(ex)
+        value = encode_answer(cached, self._max_entry) if cached is not None else None
+        await self.settler.settle(ex, value)
+        if ex.flight is not None:
+            ex.flight.land(value)
+
+    async def _whole(self, ex: Exchange, client: Client, opened: Opened) -> None:
+        body = opened.first[-1].data
+        await self._complete(ex, opened)
+        headers = answer.headers(ex, opened.attempt, opened.dropped, started=ex.started)
+        headers.append(answer.JSON_TYPE)
+        self.settler.observe(ex, 200)
+        await client.respond(200, headers, body)
+
+    async def _stream(self, ex: Exchange, client: Client, opened: Opened) -> None:
+        headers = answer.headers(ex, opened.attempt, opened.dropped, started=ex.started)
+        headers.extend(answer.SSE_HEADERS)
+        await client.start(200, headers)
+        keep_usage = ex.inbound.include_usage
+        try:
+            for event in opened.first:
+                if keep_usage or not event.usage_only:
+                    await client.write(b"data: " + event.data + b"\n\n")
+            async for event in opened.rest():
+                if keep_usage or not event.usage_only:
+                    await client.write(b"data: " + event.data + b"\n\n")
+        except BackendError as error:
+            opened.fail(error)
+            await self.settler.settle(ex, None)
+            self.settler.observe(ex, 200, error)
+            await client.finish(answer.stream_error(from_upstream(error)))
+            return
+        last = answer.missing_usage(ex, opened) if keep_usage else b""
+        await self._complete(ex, opened)
+        self.settler.observe(ex, 200)
+        await client.finish(last + answer.DONE)
+
+    async def _replay(self, ex: Exchange, client: Client, hit: CachedAnswer) -> None:
+        headers = answer.cached_headers(ex, hit)
+        self.settler.replayed(ex, hit)
+        self.settler.observe(ex, 200)
+        if not ex.inbound.stream:
+            await client.respond(200, [*headers, answer.JSON_TYPE], hit.events[0])
+            return
+        await client.start(200, [*headers, *answer.SSE_HEADERS])
+        for data in answer.replayed_events(hit, ex.inbound.include_usage):
+            await client.write(data)
+        await client.finish(answer.DONE)
+
+    async def _explain(self, ex: Exchange, client: Client) -> None:
+        await score_and_plan(self.runtime, ex)
+        headers = [*answer.base_headers(ex), answer.JSON_TYPE]
+        await client.respond(200, headers, msgspec.json.encode(ex.decision))
+
+    async def _refuse(
+        self,
+        client: Client,
+        operation: Operation,
+        request_id: str,
+        error: GatewayError,
+        started: float,
+    ) -> None:
+        self.settler.observe_refusal(operation, error, perf_counter() - started)
+        if client.gone:
+            return
+        if client.started:
+            await client.finish(answer.stream_error(error))
+            return
+        headers = [*error.headers(), (b"x-request-id", request_id.encode())]
+        await client.respond(error.status, headers, error.body())
+
+
+async def score_and_plan(runtime: Runtime, ex: Exchange) -> None:
+    """Steps 5 and 6. The model is asked only when its answer can change the plan."""
+    if ex.decision is not None:
+        return
+    if needs_score(ex.filtered):
+        deadline = ex.active.policy.score_deadline_ms / 1000
+        ex.score = await runtime.router.score(admission.query(ex), deadline=deadline)
+    ex.decision = plan(ex.filtered, ex.score)

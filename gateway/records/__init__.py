@@ -1,0 +1,46 @@
+"""Usage and decisions, durable and queryable; never on the path of a request."""
+
+from __future__ import annotations
+
+from gateway.records.books import LedgerBooks
+from gateway.records.chain import ChainReport, Head, append_decisions, verify_chain
+from gateway.records.database import Database, insert_or_ignore
+from gateway.records.drainer import Drainer, OutboxLag, file_records
+from gateway.records.errors import RecordsError, RecordsUnavailable, SchemaMismatch
+from gateway.records.queries import (
+    ChainedDecision,
+    RecordFilter,
+    UsageSummary,
+    get_decision,
+    list_decisions,
+    list_usage,
+    summarize_usage,
+)
+from gateway.records.types import DecisionRecord, RejectedCandidate, UsageRecord, encode_record
+
+__all__ = [
+    "ChainReport",
+    "ChainedDecision",
+    "Database",
+    "DecisionRecord",
+    "Drainer",
+    "Head",
+    "LedgerBooks",
+    "OutboxLag",
+    "RecordFilter",
+    "RecordsError",
+    "RecordsUnavailable",
+    "RejectedCandidate",
+    "SchemaMismatch",
+    "UsageRecord",
+    "UsageSummary",
+    "append_decisions",
+    "encode_record",
+    "file_records",
+    "get_decision",
+    "insert_or_ignore",
+    "list_decisions",
+    "list_usage",
+    "summarize_usage",
+    "verify_chain",
+]

@@ -1,0 +1,156 @@
+"""The hash chain of decisions: one per org, numbered without gaps.
+
+Row n holds sha256(hash of row n-1, then its own body as canonical JSON). Editing, deleting or
+moving a row breaks it at that place. A cut tail is told by the head, which is kept in a table of
+its own and in the store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Row, select, update
+
+from gateway.records.database import insert_or_ignore
+from gateway.records.schema import chain_heads, decision_records
+from gateway.records.types import DecisionRecord
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+_decode = msgspec.json.Decoder(DecisionRecord).decode
+_COPIED = ("decision_id", "org", "request_id", "ts", "team", "key_id", "policy", "reason")
+_PAGE = 500
+
+
+class Head(msgspec.Struct, frozen=True):
+    """The last row of a chain; `seq` 0 is the beginning, before any row."""
+
+    seq: int
+    hash: str
+
+
+class ChainReport(msgspec.Struct, frozen=True):
+    """`rows` were read; `problem` is None for a sound chain, else what is wrong at `seq`."""
+
+    org: str
+    rows: int
+    head: Head
+    seq: int | None = None
+    problem: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        return self.problem is None
+
+
+def genesis(org: str) -> Head:
+    """What the first row of an org follows."""
+    return Head(0, hashlib.sha256(b"tollhouse\0" + org.encode()).hexdigest())
+
+
+def link(previous: str, body: str) -> str:
+    return hashlib.sha256((previous + body).encode()).hexdigest()
+
+
+def append_decisions(
+    connection: Connection, org: str, records: Sequence[DecisionRecord]
+) -> Head | None:
+    """Chain those decisions of one org that are not in yet. Returns the new head, or None when
+    there was nothing new. Needs a write transaction."""
+    fresh = {record.decision_id: record for record in records}
+    start = genesis(org)
+    insert_or_ignore(connection, chain_heads, [{"org": org, "seq": start.seq, "hash": start.hash}])
+    # The row lock keeps two writers on PostgreSQL from continuing the same head.
+    row = connection.execute(
+        select(chain_heads.c.seq, chain_heads.c.hash)
+        .where(chain_heads.c.org == org)
+        .with_for_update()
+    ).one()
+    ids = decision_records.c.decision_id
+    for (known,) in connection.execute(select(ids).where(ids.in_(list(fresh)))):
+        del fresh[known]
+    if not fresh:
+        return None
+    seq, previous = row.seq, row.hash
+    rows = []
+    for record in fresh.values():
+        body = _encode(record).decode()
+        seq += 1
+        values = {name: getattr(record, name) for name in (*_COPIED, "refusal")}
+        values.update(seq=seq, prev_hash=previous, body=body)
+        previous = values["hash"] = link(previous, body)
+        rows.append(values)
+    connection.execute(decision_records.insert(), rows)
+    connection.execute(
+        update(chain_heads).where(chain_heads.c.org == org).values(seq=seq, hash=previous)
+    )
+    return Head(seq, previous)
+
+
+def verify_chain(
+    connection: Connection, org: str | None = None, heads: Mapping[str, Head] | None = None
+) -> list[ChainReport]:
+    """Check the chain of one org, or of all. `heads`: what the store says of each org's chain;
+    read them before the transaction, so that the tables are never behind them."""
+    known = {row.org: Head(row.seq, row.hash) for row in connection.execute(select(chain_heads))}
+    orgs = set(known) | set(heads or ())
+    orgs |= set(connection.execute(select(decision_records.c.org).distinct()).scalars())
+    wanted = sorted(orgs) if org is None else [org]
+    return [_verify(connection, name, known.get(name), (heads or {}).get(name)) for name in wanted]
+
+
+def _verify(
+    connection: Connection, org: str, table_head: Head | None, store_head: Head | None
+) -> ChainReport:
+    last = genesis(org)
+    for row in _rows(connection, org):
+        problem = _check(row, last)
+        if problem is None and store_head is not None and store_head.seq == row.seq:
+            problem = None if store_head.hash == row.hash else "differs from the head in the store"
+        if problem is not None:
+            return ChainReport(org, last.seq, last, row.seq, problem)
+        last = Head(row.seq, row.hash)
+    if table_head is None:
+        missing = "the head is missing" if last.seq else None
+        if missing:
+            return ChainReport(org, last.seq, last, last.seq, missing)
+    elif table_head != last:
+        problem = f"the chain ends at {last.seq}, its head says {table_head.seq}"
+        return ChainReport(org, last.seq, last, last.seq + 1, problem)
+    if store_head is not None and store_head.seq > last.seq:
+        problem = f"the chain ends at {last.seq}, the store saw {store_head.seq}"
+        return ChainReport(org, last.seq, last, last.seq + 1, problem)
+    return ChainReport(org, last.seq, last)
+
+
+def _rows(connection: Connection, org: str) -> Iterator[Row[Any]]:
+    # In pages by the number: a long chain is never in memory as a whole.
+    seq = None
+    while True:
+        query = select(decision_records).where(decision_records.c.org == org)
+        if seq is not None:
+            query = query.where(decision_records.c.seq > seq)
+        page = connection.execute(query.order_by(decision_records.c.seq).limit(_PAGE)).all()
+        yield from page
+        if len(page) < _PAGE:
+            return
+        seq = page[-1].seq
+
+
+def _check(row: Row[Any], last: Head) -> str | None:
+    if row.seq != last.seq + 1:
+        return f"row {last.seq + 1} is missing"
+    if row.prev_hash != last.hash:
+        return "does not follow the row before it"
+    if row.hash != link(row.prev_hash, row.body):
+        return "the body was changed"
+    try:
+        record = _decode(row.body)
+    except msgspec.MsgspecError:
+        return "the body is not a decision"
+    for name in (*_COPIED, "refusal"):
+        if getattr(record, name) != getattr(row, name):
+            return f"column {name} was changed"
+    return None

@@ -1,0 +1,149 @@
+"""The database: a synchronous engine behind one thread, so that it never blocks a request."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import Connection, Engine, Table, create_engine, event, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, SQLAlchemyError
+
+from gateway.records.errors import (
+    RecordsError,
+    RecordsRejected,
+    RecordsUnavailable,
+    SchemaMismatch,
+)
+from gateway.records.schema import SCHEMA_VERSION, metadata, schema_version
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_START_TRIES = 5
+
+
+class Database:
+    """`url`: an SQLAlchemy URL (`sqlite:///records.db`, `postgresql+psycopg://...`).
+
+    `read` and `write` run a function with a connection, in a transaction, on the one thread; they
+    raise RecordsUnavailable for any failure of the database. A write takes the write lock from
+    its beginning, so that what it reads cannot change under it.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._engine: Engine | None = None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="records")
+
+    async def start(self) -> None:
+        """Connect and make the tables. Raises RecordsError."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._start)
+
+    async def read(
+        self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        return await self._run(False, lambda connection: work(connection, *args, **kwargs))
+
+    async def write(
+        self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        return await self._run(True, lambda connection: work(connection, *args, **kwargs))
+
+    async def aclose(self) -> None:
+        if self._engine is not None:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._engine.dispose)
+            self._engine = None
+        self._thread.shutdown(wait=True)
+
+    async def _run(self, writes: bool, work: Callable[[Connection], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, self._transact, writes, work
+        )
+
+    def _transact(self, writes: bool, work: Callable[[Connection], T]) -> T:
+        engine = self._engine
+        if engine is None:
+            raise RecordsUnavailable("the database has not been started")
+        try:
+            with engine.connect() as connection:
+                connection = connection.execution_options(tollhouse_writes=writes)
+                with connection.begin():
+                    return work(connection)
+        except (DataError, IntegrityError, OverflowError) as exc:
+            raise RecordsRejected(f"database: {exc}") from exc
+        except SQLAlchemyError as exc:
+            raise RecordsUnavailable(f"database: {exc}") from exc
+
+    def _start(self) -> None:
+        if self._engine is not None:
+            return
+        try:
+            self._engine = _make_engine(self._url)
+        except (ArgumentError, ImportError) as exc:
+            raise RecordsError(f"database url: {exc}") from exc
+        # Several workers may make the tables at once; those that lose the race look again.
+        for left in reversed(range(_START_TRIES)):
+            try:
+                self._transact(True, _make_tables)
+                return
+            except RecordsUnavailable:
+                if not left:
+                    raise
+                time.sleep(0.1)
+
+
+def _make_engine(url: str) -> Engine:
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return create_engine(parsed, pool_pre_ping=True, pool_size=1, max_overflow=1)
+    if parsed.database and parsed.database != ":memory:":
+        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(parsed, connect_args={"timeout": 5.0})
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:
+        # The driver must not begin transactions by itself, see `_begin`.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        # What is committed is deleted from the outbox, so it has to survive a power cut.
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("tollhouse_writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _make_tables(connection: Connection) -> None:
+    metadata.create_all(connection)
+    version = connection.execute(select(schema_version.c.version)).scalar()
+    if version is None:
+        try:
+            connection.execute(insert(schema_version).values(version=SCHEMA_VERSION))
+        except IntegrityError as exc:
+            raise RecordsUnavailable("another worker is making the tables") from exc
+    elif version != SCHEMA_VERSION:
+        raise SchemaMismatch(
+            f"the database has schema version {version}, this program needs {SCHEMA_VERSION}"
+        )
+
+
+def insert_or_ignore(
+    connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]
+) -> None:
+    """Insert rows, leaving out those whose primary key is there."""
+    if not rows:
+        return
+    if connection.dialect.name == "postgresql":
+        connection.execute(postgresql.insert(table).on_conflict_do_nothing(), rows)
+    else:
+        connection.execute(sqlite.insert(table).on_conflict_do_nothing(), rows)

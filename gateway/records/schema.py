@@ -1,0 +1,138 @@
+"""The durable tables, portable between SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+SCHEMA_VERSION = 1
+
+metadata = MetaData()
+
+schema_version = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("secret_hash", String, nullable=False),
+    Column("org", String, nullable=False, index=True),
+    Column("team", String, nullable=False, default=""),
+    Column("user", String, nullable=False, default=""),
+    Column("name", String, nullable=False, default=""),
+    Column("settings", JSON, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double),
+    Column("revoked_at", Double),
+)
+
+budgets = Table(
+    "budgets",
+    metadata,
+    Column("org", String, primary_key=True),
+    Column("scope", String, primary_key=True),
+    Column("limit_nano", BigInteger),
+    Column("window", String),
+    Column("requests_per_minute", BigInteger),
+    Column("tokens_per_minute", BigInteger),
+    Column("concurrency", BigInteger),
+    Column("updated_at", Double, nullable=False),
+)
+
+policy_versions = Table(
+    "policy_versions",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("document", Text, nullable=False),
+    Column("etag", String, nullable=False),
+    Column("active", Boolean, nullable=False, default=False),
+    Column("author", String, nullable=False, default=""),
+    Column("comment", Text, nullable=False, default=""),
+    Column("created_at", Double, nullable=False),
+)
+
+usage_records = Table(
+    "usage_records",
+    metadata,
+    Column("attempt_id", String, primary_key=True),
+    Column("request_id", String, nullable=False, index=True),
+    Column("decision_id", String, nullable=False),
+    Column("ts", Double, nullable=False),
+    Column("org", String, nullable=False),
+    Column("team", String, nullable=False),
+    Column("user", String, nullable=False),
+    Column("key_id", String, nullable=False),
+    Column("tags", JSON, nullable=False),
+    Column("policy", String, nullable=False),
+    Column("policy_version", Integer, nullable=False),
+    Column("backend", String, nullable=False),
+    Column("model", String, nullable=False),
+    Column("provider", String, nullable=False),
+    Column("tier", String, nullable=False),
+    Column("operation", String, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("outcome", String, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("cache_write_tokens", BigInteger, nullable=False),
+    Column("reasoning_tokens", BigInteger, nullable=False),
+    Column("estimated", Boolean, nullable=False),
+    Column("cost_nano", BigInteger, nullable=False),
+    Column("stream", Boolean, nullable=False),
+    Column("ms_total", Double, nullable=False),
+    Column("ms_first", Double),
+    Column("cache", String, nullable=False),
+    Index("usage_by_org", "org", "ts"),
+)
+
+# `body` is the record as canonical JSON and is what the chain is made of; the other columns are
+# copies for queries, which verification compares with it.
+decision_records = Table(
+    "decision_records",
+    metadata,
+    Column("decision_id", String, primary_key=True),
+    Column("org", String, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("prev_hash", String, nullable=False),
+    Column("hash", String, nullable=False),
+    Column("request_id", String, nullable=False, index=True),
+    Column("ts", Double, nullable=False),
+    Column("team", String, nullable=False),
+    Column("key_id", String, nullable=False),
+    Column("policy", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("refusal", String),
+    Column("body", Text, nullable=False),
+    UniqueConstraint("org", "seq", name="one_chain_per_org"),
+    Index("decisions_by_org", "org", "ts"),
+)
+
+chain_heads = Table(
+    "chain_heads",
+    metadata,
+    Column("org", String, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("hash", String, nullable=False),
+)
+
+ledger_marks = Table(
+    "ledger_marks",
+    metadata,
+    Column("org", String, primary_key=True),
+    Column("scope", String, primary_key=True),
+)

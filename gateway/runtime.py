@@ -1,0 +1,35 @@
+"""What one worker holds. Built once by `gateway.compose`, handed to the pipeline and the admin API.
+
+Nothing in it is shared with another worker: what workers share lives in the store and the
+database.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.auth import Keyring
+from gateway.catalog import Catalog
+from gateway.config import Config
+from gateway.ledger import Ledger
+from gateway.policies import Policies
+from gateway.records import Database
+from gateway.store.client import Store
+from gateway.telemetry import Telemetry
+from routers.base import Router
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """`catalog` knows backends, models, prices and aliases; `keyring` turns a presented key into
+    a Principal; `policies` gives the active policy by name."""
+
+    config: Config
+    store: Store
+    database: Database
+    ledger: Ledger
+    keyring: Keyring
+    policies: Policies
+    catalog: Catalog
+    router: Router
+    telemetry: Telemetry

@@ -1,0 +1,166 @@
+"""The parent process: reads the configuration, starts embedded servers, runs the workers.
+
+Workers are given one encoded `Resolved` and share nothing but the store and the database.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvicorn
+from uvicorn.supervisors.multiprocess import Multiprocess
+
+from backends.local.engine import Engine, EngineError, EngineSettings, tiny_model_path
+from gateway.app import create_app
+from gateway.auth import admin_token, hash_key
+from gateway.compose import Resolved
+from gateway.config import Config, ConfigError
+from gateway.config.model import AdminConfig, AuthConfig, EngineConfig
+from gateway.store.embedded import EmbeddedStore
+from gateway.store.errors import StoreError
+
+log = logging.getLogger("tollhouse")
+
+
+@contextlib.contextmanager
+def prepared(config: Config) -> Iterator[Resolved]:
+    """Everything that workers need, running: embedded store, embedded engines, database schema.
+
+    Raises ConfigError when something configured cannot be started.
+    """
+    data_dir = Path(config.data_dir)
+    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        store_url = config.store.url or _store(stack, config, data_dir)
+        engines = {
+            name: _engine(stack, name, backend.engine or EngineConfig())
+            for name, backend in config.backends.items()
+            if backend.provider == "embedded"
+        }
+        database_url = config.database.url or f"sqlite:///{(data_dir / 'tollhouse.db').absolute()}"
+        yield Resolved(
+            config=with_secrets(config),
+            store_url=store_url,
+            database_url=database_url,
+            engines=engines,
+        )
+
+
+def with_secrets(config: Config) -> Config:
+    """The hash key of client keys and the admin token: made once where none is configured."""
+    return msgspec.structs.replace(
+        config,
+        auth=AuthConfig(hash_key=hash_key(config).decode()),
+        admin=AdminConfig(token=admin_token(config)),
+    )
+
+
+def _store(stack: contextlib.ExitStack, config: Config, data_dir: Path) -> str:
+    store = EmbeddedStore(data_dir / "store", maxmemory=f"{config.store.maxmemory_mb}mb")
+    try:
+        store.start()
+    except StoreError as exc:
+        raise ConfigError("store.url", f"not set, and the embedded store: {exc}") from exc
+    stack.callback(store.stop)
+    return store.url
+
+
+def _engine(stack: contextlib.ExitStack, name: str, settings: EngineConfig) -> str:
+    engine = Engine(
+        EngineSettings(
+            model=settings.model or str(tiny_model_path()),
+            alias=name,
+            parallel=settings.parallel,
+            context=settings.context,
+            threads=settings.threads,
+        )
+    )
+    try:
+        engine.start()
+    except EngineError as exc:
+        raise ConfigError(f"backends.{name}.engine.model", str(exc)) from exc
+    stack.callback(engine.stop)
+    return engine.base_url
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Raises ConfigError when the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(2048)
+    except OSError as exc:
+        sock.close()
+        raise ConfigError("server.port", f"cannot listen on {host}:{port}: {exc}") from exc
+    sock.set_inheritable(True)
+    return sock
+
+
+def server_config(resolved: Resolved) -> uvicorn.Config:
+    server = resolved.config.server
+    return uvicorn.Config(
+        partial(create_app, msgspec.json.encode(resolved)),
+        factory=True,
+        workers=server.workers,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        log_level="warning",
+        backlog=2048,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=max(1, int(server.drain)),
+    )
+
+
+def serve(resolved: Resolved, sock: socket.socket) -> int:
+    """Serve until SIGTERM or SIGINT. Open streams are given `server.drain` seconds."""
+    config = server_config(resolved)
+    if resolved.config.server.workers == 1:
+        server = uvicorn.Server(config)
+        server.run(sockets=[sock])
+        return 0 if server.started else 1
+    Multiprocess(config, sockets=[sock]).run()
+    return 0
+
+
+class Background:
+    """A server in a thread of this process, for the demo: same code, one worker."""
+
+    def __init__(self, resolved: Resolved, sock: socket.socket) -> None:
+        self._server = uvicorn.Server(server_config(resolved))
+        self._thread = threading.Thread(target=self._run, args=(sock,), daemon=True)
+
+    def _run(self, sock: socket.socket) -> None:
+        self._server.run(sockets=[sock])
+
+    def __enter__(self) -> Background:
+        self._thread.start()
+        while not self._server.started and self._thread.is_alive():
+            self._thread.join(0.02)
+        if not self._thread.is_alive():
+            raise RuntimeError("the gateway did not start; its log says why")
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._server.should_exit = True
+        self._thread.join(15)
+
+
+def ignore_interrupt() -> None:
+    """For a child that its parent ends: Ctrl-C in a terminal reaches the whole group."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,370 @@
+"""Step 10: book what a request cost, file its records, store its answer, tell telemetry.
+
+Settling runs in a task of its own, so that neither a client that leaves nor a worker that drains
+cuts it short. While the store is gone it is tried again; if the worker dies first, the lease
+expires and the sweeper books the worst case.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from time import perf_counter
+from typing import Any
+
+from backends.base import Usage
+from backends.errors import BackendError
+from gateway.cache import CachedAnswer
+from gateway.errors import GatewayError
+from gateway.exchange import Attempt, Exchange
+from gateway.inbound import new_id
+from gateway.ledger import LedgerError, Settlement
+from gateway.records import DecisionRecord, RejectedCandidate, UsageRecord, encode_record
+from gateway.runtime import Runtime
+from gateway.store.errors import StoreError
+from gateway.telemetry import AttemptFacts, RequestFacts
+
+log = logging.getLogger("tollhouse")
+
+_NO_USAGE = Usage()
+# Refusals that never got as far as a decision are counted, not recorded: a flood of them must
+# not fill the records.
+_UNRECORDED = frozenset({400, 401, 404, 413, 429})
+_RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
+
+
+class Settler:
+    """Owns the tasks that settle."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._ledger = runtime.ledger
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._held: dict[str, str] = {}
+
+    @property
+    def pending(self) -> int:
+        return len(self._tasks)
+
+    def held(self) -> dict[str, list[str]]:
+        """Request ids that hold a lease, by organisation: what must be renewed."""
+        found: dict[str, list[str]] = {}
+        for request_id, org in self._held.items():
+            found.setdefault(org, []).append(request_id)
+        return found
+
+    def took(self, ex: Exchange) -> None:
+        """The ledger holds a lease for this request from now on."""
+        self._held[ex.inbound.request_id] = ex.principal.org
+
+    async def settle(self, ex: Exchange, value: bytes | None) -> None:
+        """Settle and wait for it: when the client has its last byte, the books are settled."""
+        task = self._start(ex, value)
+        if task is not None:
+            await asyncio.shield(task)
+
+    def ensure(self, ex: Exchange) -> None:
+        """Settle whatever has not been settled, without waiting."""
+        self._start(ex, None)
+
+    def _start(self, ex: Exchange, value: bytes | None) -> asyncio.Task[None] | None:
+        if ex.settled or not self._owes(ex):
+            return None
+        ex.settled = True
+        task = asyncio.create_task(self._settle(ex, value))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _owes(self, ex: Exchange) -> bool:
+        return ex.inbound.request_id in self._held or bool(ex.attempts)
+
+    async def _settle(self, ex: Exchange, value: bytes | None) -> None:
+        records = [encode_record(self._usage(ex, attempt)) for attempt in ex.attempts]
+        if not ex.recorded and ex.decision is not None:
+            records.append(encode_record(self.decision(ex)))
+        settlement = Settlement(
+            org=ex.principal.org,
+            request_id=ex.inbound.request_id,
+            scopes=ex.principal.scopes,
+            cost=ex.spent,
+            tokens=_tokens(ex),
+            records=tuple(records),
+            cache_key=ex.cache_key if value is not None else None,
+            cache_value=value,
+            cache_ttl=ex.inbound.controls.cache.ttl(ex.active.policy.cache_ttl),
+        )
+        try:
+            await self._book(settlement, ex)
+        finally:
+            self._held.pop(ex.inbound.request_id, None)
+
+    async def _book(self, settlement: Settlement, ex: Exchange) -> None:
+        try:
+            settled = await self._ledger.settle(settlement)
+        except StoreError as exc:
+            log.warning("settlement of %s waits for the store: %s", settlement.request_id, exc)
+            self._later(settlement)
+            return
+        self._runtime.catalog.note_share(ex.principal, settled.share_left)
+
+    def _later(self, settlement: Settlement) -> None:
+        task = asyncio.create_task(self._again(settlement))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _again(self, settlement: Settlement) -> None:
+        for delay in _RETRY_SECONDS:
+            await asyncio.sleep(delay)
+            try:
+                await self._ledger.settle(settlement)
+            except StoreError as exc:
+                last: StoreError = exc
+            else:
+                return
+        # The lease has expired by now or will: the sweeper books the worst case, flagged.
+        log.error("settlement of %s given up: %s", settlement.request_id, last)
+
+    def refused(self, ex: Exchange, error: GatewayError) -> None:
+        """File the decision of a request that was refused before any call."""
+        if ex.attempts or ex.settled or error.status in _UNRECORDED or ex.recorded:
+            return
+        if ex.decision is None:
+            return
+        ex.settled = True
+        self._spawn_records(ex, (encode_record(self.decision(ex, error.code or "")),))
+
+    def replayed(self, ex: Exchange, hit: CachedAnswer) -> None:
+        """File the records of an answer from the cache. It cost nothing."""
+        ex.settled = True
+        usage = UsageRecord(
+            **self._common(ex),
+            attempt_id=new_id("att_"),
+            backend=hit.backend,
+            model=hit.model,
+            provider="",
+            tier=hit.tier,
+            attempt=0,
+            outcome="ok",
+            prompt_tokens=hit.usage.prompt,
+            completion_tokens=hit.usage.completion,
+            cached_tokens=hit.usage.cached,
+            cache_write_tokens=hit.usage.cache_write,
+            reasoning_tokens=hit.usage.reasoning,
+            estimated=hit.usage.estimated,
+            ms_total=(perf_counter() - ex.started) * 1000,
+        )
+        self._spawn_records(ex, (encode_record(usage), encode_record(self.decision(ex))))
+
+    def _spawn_records(self, ex: Exchange, records: tuple[bytes, ...]) -> None:
+        settlement = Settlement(
+            org=ex.principal.org,
+            request_id=ex.inbound.request_id,
+            scopes=ex.principal.scopes if ex.inbound.request_id in self._held else (),
+            cost=0,
+            tokens=0,
+            records=records,
+        )
+        task = asyncio.create_task(self._file(settlement))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _file(self, settlement: Settlement) -> None:
+        try:
+            await self._ledger.settle(settlement)
+        except StoreError as exc:
+            log.warning("records of %s wait for the store: %s", settlement.request_id, exc)
+            self._later(settlement)
+        finally:
+            self._held.pop(settlement.request_id, None)
+
+    def draft(self, ex: Exchange) -> bytes:
+        """The usage record that the sweeper files when this worker dies during the call."""
+        decision = ex.decision
+        assert decision is not None
+        first = decision.plan[0]
+        return encode_record(
+            UsageRecord(
+                **self._common(ex),
+                attempt_id=new_id("att_"),
+                backend=first.backend,
+                model=first.model,
+                provider="",
+                tier=first.tier,
+                attempt=max(1, len(ex.attempts)),
+                outcome="lease_expired",
+                estimated=True,
+                prompt_tokens=ex.need.prompt_tokens,
+                completion_tokens=ex.need.output_tokens,
+            )
+        )
+
+    def audit_record(self, ex: Exchange) -> bytes:
+        return encode_record(self.decision(ex))
+
+    def decision(self, ex: Exchange, refusal: str = "") -> DecisionRecord:
+        decision = ex.decision
+        assert decision is not None
+        score = ex.score
+        return DecisionRecord(
+            decision_id=ex.decision_id,
+            request_id=ex.inbound.request_id,
+            ts=self._ts(ex),
+            org=ex.principal.org,
+            team=ex.principal.team,
+            key_id=ex.principal.key_id,
+            labels=decision.labels,
+            policy=decision.policy,
+            version=decision.policy_version,
+            operation=ex.inbound.operation,
+            requested_model=ex.inbound.model[:256],
+            plan=tuple([c.id for c in decision.plan]),
+            rejected=tuple(
+                [RejectedCandidate(r.candidate, r.filter, r.reason) for r in decision.rejected]
+            ),
+            reason="cache" if ex.cache == "hit" else decision.reason,
+            refusal=refusal or decision.refusal,
+            p_local_ok=score.p_local_ok if score else None,
+            p_frontier_ok=score.p_frontier_ok if score else None,
+            confidence=score.confidence if score else None,
+            unclassified=score.unclassified if score else None,
+            domain=score.domain if score else None,
+            language=score.language if score else None,
+            data_classes=ex.kinds,
+            router=score.model if score else "",
+            threshold=decision.threshold,
+            prompt_tokens=ex.need.prompt_tokens,
+            audit=ex.audit,
+        )
+
+    def _common(self, ex: Exchange) -> dict[str, Any]:
+        principal = ex.principal
+        return {
+            "request_id": ex.inbound.request_id,
+            "decision_id": ex.decision_id,
+            "ts": self._ts(ex),
+            "org": principal.org,
+            "team": principal.team,
+            "user": principal.user,
+            "key_id": principal.key_id,
+            "tags": (*principal.tags, *ex.inbound.controls.tags),
+            "policy": ex.active.name,
+            "policy_version": ex.active.version,
+            "operation": ex.inbound.operation,
+            "stream": ex.inbound.stream,
+            "cache": ex.cache,
+        }
+
+    def _ts(self, ex: Exchange) -> float:
+        """The store's clock decides the budget's window, so the records carry it too."""
+        return ex.entered.at if ex.entered is not None else ex.wall
+
+    def _usage(self, ex: Exchange, attempt: Attempt) -> UsageRecord:
+        usage = attempt.usage or _NO_USAGE
+        ended = attempt.ended or perf_counter()
+        target = self._runtime.catalog.target(attempt.candidate)
+        first = attempt.first
+        return UsageRecord(
+            **self._common(ex),
+            attempt_id=attempt.id,
+            backend=attempt.candidate.backend,
+            model=attempt.candidate.model,
+            provider=target.provider,
+            tier=attempt.candidate.tier,
+            attempt=attempt.number,
+            outcome=attempt.outcome,
+            error=attempt.error.kind if attempt.error else "",
+            prompt_tokens=usage.prompt,
+            completion_tokens=usage.completion,
+            cached_tokens=usage.cached,
+            cache_write_tokens=usage.cache_write,
+            reasoning_tokens=usage.reasoning,
+            estimated=usage.estimated,
+            cost_nano=attempt.cost,
+            ms_total=(ended - attempt.started) * 1000,
+            ms_first=None if first is None else (first - attempt.started) * 1000,
+        )
+
+    def observe(self, ex: Exchange, status: int, error: BackendError | None = None) -> None:
+        """Tell telemetry of a request that got an answer."""
+        telemetry = self._runtime.telemetry
+        self._observe_attempts(ex)
+        last = ex.attempts[-1] if ex.attempts else None
+        now = perf_counter()
+        usage = last.usage if last is not None else None
+        candidate = last.candidate if last is not None else None
+        first = last.first if last is not None and ex.inbound.stream else None
+        telemetry.request(
+            RequestFacts(
+                operation=ex.inbound.operation,
+                status=status,
+                seconds=now - ex.started,
+                overhead=self._overhead(ex, now),
+                tier=candidate.tier if candidate else "",
+                backend=candidate.backend if candidate else "",
+                model=candidate.model if candidate else "",
+                reason=ex.decision.reason if ex.decision else "",
+                cache=ex.cache,
+                first_token=None if first is None else first - ex.started,
+                output_tokens=usage.completion if usage else 0,
+                score=ex.score.us / 1e6 if ex.score else None,
+            )
+        )
+
+    def _overhead(self, ex: Exchange, now: float) -> float:
+        """Seconds in the gateway itself: of a stream, until its first content."""
+        last = ex.attempts[-1] if ex.attempts else None
+        if ex.inbound.stream and last is not None and last.first is not None:
+            return last.first - ex.started - ex.waited
+        return now - ex.started - ex.waited
+
+    def _observe_attempts(self, ex: Exchange) -> None:
+        catalog, telemetry = self._runtime.catalog, self._runtime.telemetry
+        for attempt in ex.attempts:
+            target = catalog.target(attempt.candidate)
+            first = attempt.first if ex.inbound.stream else None
+            telemetry.attempt(
+                AttemptFacts(
+                    operation=ex.inbound.operation,
+                    provider=target.provider,
+                    backend=target.name,
+                    model=target.model,
+                    seconds=(attempt.ended or perf_counter()) - attempt.started,
+                    first_chunk=None if first is None else first - attempt.started,
+                    usage=attempt.usage,
+                    error=attempt.error.kind if attempt.error else "",
+                    cost=attempt.cost,
+                    tier=target.tier,
+                )
+            )
+
+    def observe_refusal(self, operation: str, error: GatewayError, seconds: float) -> None:
+        self._runtime.telemetry.request(
+            RequestFacts(
+                operation=operation,
+                status=error.status,
+                seconds=seconds,
+                overhead=seconds,
+                refused=error.code or error.type,
+            )
+        )
+
+    async def drain(self, seconds: float = 10.0) -> None:
+        """Wait for what is being settled."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=seconds)
+
+    async def renew(self, lease: float) -> None:
+        """Prolong the leases of everything in flight, for ever. A background task."""
+        while True:
+            await asyncio.sleep(lease / 3)
+            for org, ids in self.held().items():
+                try:
+                    await self._ledger.renew(org, ids, lease)
+                except (StoreError, LedgerError) as exc:
+                    log.warning("leases of %s not renewed: %s", org, exc)
+
+
+def _tokens(ex: Exchange) -> int:
+    used = [a.usage for a in ex.attempts if a.usage is not None]
+    return sum(u.prompt + u.completion for u in used)

@@ -1,0 +1,276 @@
+"""One pipelined connection to the store: many calls in flight, one write per event-loop turn."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol, cast
+
+import hiredis
+import msgspec
+from redis.asyncio.connection import SSLConnection, parse_url
+
+from gateway.store.errors import (
+    StoreError,
+    StoreReadOnly,
+    StoreTimeout,
+    StoreUnavailable,
+    translate,
+)
+
+_NOTHING = object()
+# The package's own annotation admits tuples of one element only.
+pack: Callable[[tuple[Any, ...]], bytes] = cast(Any, hiredis).pack_command
+_MAX_IN_FLIGHT = 20_000
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """Where the server is and what to say first. `path` for a unix socket, else host and port."""
+
+    path: str | None
+    host: str
+    port: int
+    tls: ssl.SSLContext | None
+    greeting: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def parse(cls, url: str) -> Endpoint:
+        """From `redis://`, `rediss://` or `unix://`. Raises StoreError for anything else."""
+        try:
+            parts: dict[str, Any] = dict(parse_url(url))
+            kind = parts.pop("connection_class", None)
+            tls = SSLConnection(**parts).ssl_context.get() if kind is SSLConnection else None
+        except (ValueError, TypeError) as exc:
+            raise StoreError(f"store url: {exc}") from exc
+        greeting: list[tuple[str, ...]] = []
+        if parts.get("password"):
+            user = (parts["username"],) if parts.get("username") else ()
+            greeting.append(("AUTH", *user, parts["password"]))
+        if parts.get("db"):
+            greeting.append(("SELECT", str(parts["db"])))
+        host, port = parts.get("host", "localhost"), parts.get("port", 6379)
+        return cls(parts.get("path"), host, port, tls, tuple(greeting))
+
+
+class Health(Protocol):
+    """Told of every batch of replies and of every failure."""
+
+    def success(self) -> None: ...
+
+    def failure(self) -> None: ...
+
+
+class Entry:
+    """A command on its way. `again` is what to send when the server lacks the script."""
+
+    __slots__ = ("again", "deadline", "future")
+
+    def __init__(
+        self, future: asyncio.Future[Any] | None, deadline: float, again: tuple[bytes, bytes] | None
+    ) -> None:
+        self.future = future
+        self.deadline = deadline
+        self.again = again
+
+
+class _Wire(asyncio.Protocol):
+    """The callbacks of one connection: those of a connection already given up are ignored."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def data_received(self, data: bytes) -> None:
+        if self._link.wire is self:
+            self._link.received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._link.wire is self:
+            self._link.lost(exc)
+
+
+class Link:
+    """Connects on the first call and again after a loss. Replies come in the order of the
+    commands, so a call that timed out keeps its place and its late reply is dropped."""
+
+    def __init__(self, endpoint: Endpoint, connect_s: float, health: Health) -> None:
+        self._endpoint = endpoint
+        self._connect_s = connect_s
+        self._health = health
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._transport: asyncio.Transport | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self.wire: _Wire | None = None
+        self.connections = 0
+        self._reader = hiredis.Reader(notEnoughData=_NOTHING)
+        self._waiting: deque[Entry] = deque()
+        self._out: list[bytes] = []
+        self._watch: asyncio.TimerHandle | None = None
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._waiting)
+
+    def send(self, packed: bytes, entry: Entry) -> None:
+        """Queue a command; it is written with all others of this turn of the event loop."""
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        if len(self._waiting) >= _MAX_IN_FLIGHT:
+            raise StoreUnavailable("too many calls in flight")
+        out = self._out
+        if not out:
+            loop.call_soon(self._flush)
+        out.append(packed)
+        self._waiting.append(entry)
+        if self._watch is None:
+            self._watch = loop.call_at(entry.deadline, self._expire)
+
+    def drop(self, error: StoreError) -> None:
+        """Close the connection and fail every call in flight."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.abort()
+        self.wire = None
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        self._out.clear()
+        waiting, self._waiting = self._waiting, deque()
+        for entry in waiting:
+            if entry.future is not None and not entry.future.done():
+                entry.future.set_exception(_copy(error))
+        self._reader = hiredis.Reader(notEnoughData=_NOTHING)
+
+    def _flush(self) -> None:
+        if not self._out:
+            return
+        transport = self._transport
+        if transport is None:
+            if self._connecting is None:
+                assert self._loop is not None
+                self._connecting = self._loop.create_task(self._connect())
+            return
+        out, self._out = self._out, []
+        transport.write(out[0] if len(out) == 1 else b"".join(out))
+
+    async def _connect(self) -> None:
+        loop, end = asyncio.get_running_loop(), self._endpoint
+        try:
+            async with asyncio.timeout(self._connect_s):
+                if end.path is not None:
+                    made = await loop.create_unix_connection(lambda: _Wire(self), end.path)
+                else:
+                    made = await loop.create_connection(
+                        lambda: _Wire(self), end.host, end.port, ssl=end.tls
+                    )
+        except OSError as exc:  # includes TimeoutError and TLS errors
+            self._connecting = None
+            where = end.path or f"{end.host}:{end.port}"
+            error = StoreUnavailable(f"cannot connect to the store at {where}: {exc!r}")
+            error.__cause__ = exc
+            self.drop(error)
+            self._health.failure()
+            return
+        self._connecting = None
+        self._transport, self.wire = made
+        self.connections += 1
+        self._greet(loop)
+        self._flush()
+
+    def _greet(self, loop: asyncio.AbstractEventLoop) -> None:
+        entries: list[Entry] = []
+        packed: list[bytes] = []
+        for words in self._endpoint.greeting:
+            future: asyncio.Future[Any] = loop.create_future()
+            future.add_done_callback(self._greeted)
+            entries.append(Entry(future, loop.time() + self._connect_s, None))
+            packed.append(pack(words))
+        self._waiting.extendleft(reversed(entries))
+        self._out[:0] = packed
+
+    def _greeted(self, future: asyncio.Future[Any]) -> None:
+        error = None if future.cancelled() else future.exception()
+        if isinstance(error, StoreError) and self._transport is not None:
+            self.drop(error)
+
+    def received(self, data: bytes) -> None:
+        """Match replies with their calls."""
+        reader = self._reader
+        reader.feed(data)
+        waiting = self._waiting
+        usable = stale = False
+        while (reply := reader.gets(False)) is not _NOTHING:
+            entry = waiting.popleft()
+            if not isinstance(reply, hiredis.ReplyError):
+                usable = True
+                if entry.future is not None and not entry.future.done():
+                    entry.future.set_result(reply)
+                continue
+            text = str(reply)
+            if entry.again is not None and text.startswith("NOSCRIPT"):
+                self._resend(entry)
+                continue
+            error = translate(text)
+            usable = usable or not isinstance(error, StoreUnavailable)
+            stale = stale or isinstance(error, StoreReadOnly)
+            if entry.future is not None and not entry.future.done():
+                entry.future.set_exception(error)
+        if usable:
+            self._health.success()
+        else:
+            self._health.failure()
+        if stale and not waiting and self._transport is not None:
+            # A demoted primary: connect anew, so that the name is resolved again.
+            self.drop(StoreUnavailable("reconnecting"))
+
+    def _resend(self, entry: Entry) -> None:
+        assert entry.again is not None
+        load, packed = entry.again
+        entry.again = None
+        try:
+            self.send(load, Entry(None, entry.deadline, None))
+            self.send(packed, entry)
+        except StoreError as exc:
+            if entry.future is not None and not entry.future.done():
+                entry.future.set_exception(exc)
+
+    def lost(self, exc: Exception | None) -> None:
+        """The server closed the connection: what was in flight fails."""
+        self._transport = None
+        error = StoreUnavailable(f"the store closed the connection: {exc!r}")
+        error.__cause__ = exc
+        lost_calls = bool(self._waiting)
+        self.drop(error)
+        if lost_calls:
+            self._health.failure()
+
+    def _expire(self) -> None:
+        assert self._loop is not None
+        self._watch = None
+        now = self._loop.time()
+        nearest: float | None = None
+        failures = 0
+        for entry in self._waiting:
+            if entry.future is None or entry.future.done():
+                continue
+            if entry.deadline <= now:
+                entry.future.set_exception(StoreTimeout("no reply from the store in time"))
+                failures += 1
+            elif nearest is None or entry.deadline < nearest:
+                nearest = entry.deadline
+        if nearest is not None:
+            self._watch = self._loop.call_at(nearest, self._expire)
+        for _ in range(failures):
+            self._health.failure()
+
+
+def _copy(error: StoreError) -> StoreError:
+    # Raising one instance in many tasks would tie their tracebacks together.
+    copy = type(error)(*error.args)
+    copy.__cause__ = error.__cause__
+    return copy

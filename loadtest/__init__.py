@@ -1,0 +1,1 @@
+"""Load: a scripted upstream, scenarios, and the benchmark."""

@@ -1,0 +1,1 @@
+"""Other gateways, for comparison: see the README beside this file."""

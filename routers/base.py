@@ -1,0 +1,45 @@
+"""The waist to routers: `Router.score(query) -> Score`."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from routers.types import Query, Score
+
+
+class Router(Protocol):
+    """Says how hard a request is. Never raises for anything in the query: what cannot be scored
+    comes back as a Score whose `unclassified` names the reason."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def score(self, query: Query, *, deadline: float) -> Score:
+        """`deadline` is in seconds from now; past it the score is `unclassified="deadline"`."""
+        ...
+
+    def describe(self) -> dict[str, object]:
+        """Facts for `/readyz`: model name, provider that really runs, hashes."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class FixedRouter:
+    """The small shipped fake: always the same score."""
+
+    def __init__(self, score: Score) -> None:
+        self._score = score
+
+    @property
+    def name(self) -> str:
+        return "fixed"
+
+    async def score(self, query: Query, *, deadline: float) -> Score:
+        return self._score
+
+    def describe(self) -> dict[str, object]:
+        return {"router": "fixed"}
+
+    async def aclose(self) -> None:
+        return None

@@ -1,0 +1,1 @@
+"""Measuring routers and detectors on labelled data. Never imported while serving."""

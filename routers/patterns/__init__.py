@@ -1,0 +1,53 @@
+"""Data classes found by patterns and checksums: `pii` and `phi`.
+
+What is found here becomes a label, and a label can only take backends away. The patterns ask
+for check digits, fixed forms or a cue next to a number; they know nothing of names, of places
+or of what a sentence means. Every scan is linear in the text and reads all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import msgspec
+
+from routers.patterns.clinical import clinical_kinds
+from routers.patterns.normalise import normalise
+from routers.patterns.personal import personal_kinds
+
+__all__ = ["CLASSES", "Detection", "detect"]
+
+CLASSES = frozenset(("pii", "phi"))
+
+
+class Detection(msgspec.Struct, frozen=True):
+    """`labels`: the data classes found. `kinds`: what was found (`card`, `iban`, `mrn` ...),
+    sorted; never the matched text."""
+
+    labels: frozenset[str] = frozenset()
+    kinds: tuple[str, ...] = ()
+
+
+NOTHING = Detection()
+
+
+def detect(text: str, classes: Collection[str] = CLASSES) -> Detection:
+    """Look for the data classes asked for; other names in `classes` are left to other detectors.
+
+    About 10 us for 300 plain characters and 0.1 s for a megabyte, several seconds for a megabyte
+    made to be slow: run long texts in a thread.
+    """
+    text = normalise(text)
+    labels: list[str] = []
+    kinds: set[str] = set()
+    if "pii" in classes:
+        personal = personal_kinds(text)
+        if personal:
+            labels.append("pii")
+            kinds |= personal
+    if "phi" in classes:
+        clinical = clinical_kinds(text)
+        if clinical:
+            labels.append("phi")
+            kinds |= clinical
+    return Detection(frozenset(labels), tuple(sorted(kinds))) if labels else NOTHING

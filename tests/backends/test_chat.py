@@ -1,0 +1,592 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from backends.base import Call, Timeouts, Usage
+from backends.dialects.chat import ChatBackend, ChatSettings, Quirks
+from backends.errors import (
+    BackendError,
+    ConnectFailed,
+    ContentFiltered,
+    ContextTooLong,
+    FirstTokenTimeout,
+    InvalidUpstreamRequest,
+    Overloaded,
+    RateLimited,
+    StreamBroken,
+    StreamFailed,
+    StreamIdle,
+    StreamTruncated,
+    Untranslatable,
+    UpstreamAuthFailed,
+    UpstreamBilling,
+    UpstreamFailed,
+    UpstreamModelMissing,
+    UpstreamProtocolError,
+    UpstreamRedirected,
+    UpstreamTimeout,
+)
+
+KEY = "sk-very-secret-key-0001"
+SSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n%b\r\n"
+CLOSE = b"connection: close\r\n"
+USAGE = {"prompt_tokens": 9, "completion_tokens": 5}
+
+
+def piece(
+    content: str | None = None, finish: str | None = None, index: int = 0, **more: Any
+) -> dict:
+    delta = {} if content is None else {"content": content}
+    return {
+        "id": "c1",
+        "object": "chat.completion.chunk",
+        "model": "m-1",
+        "choices": [{"index": index, "delta": delta, "finish_reason": finish}],
+        **more,
+    }
+
+
+def sse(*events: dict | bytes) -> bytes:
+    return b"".join(
+        b"data: %b\n\n" % (event if isinstance(event, bytes) else json.dumps(event).encode())
+        for event in events
+    )
+
+
+def call(stream: bool = True, body: dict | None = None, **more: Any) -> Call:
+    fields: dict[str, Any] = {
+        "operation": "chat",
+        "model": "m",
+        "body": body or {"model": "alias", "messages": [{"role": "user", "content": "hi"}]},
+        "stream": stream,
+        "timeouts": Timeouts(),
+        "request_id": "req-1",
+    }
+    return Call(**{**fields, **more})
+
+
+@pytest.fixture
+def serve(raw_server, transport):
+    """A backend whose upstream answers every request with these bytes and closes."""
+
+    async def start(answer: bytes, *, reset: bool = False, **settings: Any):
+        seen: list[bytes] = []
+
+        async def handler(peer):
+            data = await peer.request()
+            seen.append(data)
+            await peer.send(answer)
+            if reset:
+                await asyncio.sleep(0.05)
+                peer.reset()
+
+        await raw_server.start(handler)
+        options = {"name": "b", "base_url": raw_server.base, "api_key": KEY, **settings}
+        return ChatBackend(ChatSettings(**options), transport, lambda: 1_700_000_000.0), seen
+
+    return start
+
+
+async def collect(backend: ChatBackend, request: Call) -> tuple[Any, list[Any]]:
+    reply = await backend.open(request)
+    events = []
+    try:
+        async for event in reply.events():
+            events.append(event)
+    finally:
+        await reply.aclose()
+    return reply, events
+
+
+def sent(seen: list[bytes]) -> dict:
+    return json.loads(seen[0].partition(b"\r\n\r\n")[2])
+
+
+async def test_the_request_passes_through_with_model_key_and_usage_option(serve) -> None:
+    stream = sse(piece("hi"), piece(finish="stop"), b"[DONE]")
+    backend, seen = await serve(SSE % CLOSE + stream, headers={"OpenAI-Organization": "o1"})
+    body = {
+        "model": "alias",
+        "messages": [{"role": "user", "content": "hé"}],
+        "unknown_field": {"deep": [1, 2.5, None]},
+        "seed": 12345678901234567890,
+        "stream_options": {"include_obfuscation": False},
+    }
+    before = json.dumps(body)
+    await collect(backend, call(body=body))
+    assert json.dumps(body) == before
+    assert sent(seen) == {
+        **body,
+        "model": "m",
+        "stream": True,
+        "stream_options": {"include_obfuscation": False, "include_usage": True},
+    }
+    head = seen[0].partition(b"\r\n\r\n")[0].lower()
+    assert b"post /v1/chat/completions http/1.1" in head
+    assert b"authorization: bearer " + KEY.encode() in head
+    assert b"x-request-id: req-1" in head
+    assert b"openai-organization: o1" in head
+
+
+async def test_chunks_pass_through_byte_for_byte(serve) -> None:
+    first = b'{"choices":[],"prompt_filter_results":[{"x":1}]}'
+    spaced = (
+        b'{ "choices" : [ {"index":0, "delta":{"content":"\xc3\xa9","zz":[1]}} ], "x-new": 1.50 }'
+    )
+    last = json.dumps({"choices": [], "usage": USAGE}).encode()
+    chunks = [first, spaced, json.dumps(piece(finish="stop")).encode(), last]
+    backend, _ = await serve(SSE % CLOSE + sse(*chunks, b"[DONE]", b"[DONE]"))
+    reply, events = await collect(backend, call())
+    assert [event.data for event in events] == chunks
+    assert [event.semantic for event in events] == [False, True, True, False]
+    assert [event.text_bytes for event in events] == [0, 2, 0, 0]
+    assert [event.finish for event in events] == [None, None, "stop", None]
+    assert [event.usage_only for event in events] == [False, False, False, True]
+    assert events[3].usage == reply.usage == Usage(prompt=9, completion=5)
+    assert reply.model == "m-1"
+
+
+@pytest.mark.parametrize(
+    ("delta", "size"),
+    [
+        ({"role": "assistant", "content": ""}, 0),
+        ({"reasoning_content": "abc"}, 3),
+        ({"reasoning": "abc"}, 3),
+        ({"reasoning": "abc", "reasoning_content": "abc"}, 3),
+        ({"refusal": "no"}, 2),
+        ({"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": "{}"}}]}, 3),
+        ({"tool_calls": [{"index": "zero", "function": {"name": "f"}}]}, 1),
+        ({"function_call": {"name": "f"}}, 1),
+        ({"content": [{"type": "thinking", "thinking": [{"text": "abc"}]}]}, 3),
+        ({"content": [{"type": "text", "text": "abcd"}]}, 4),
+    ],
+)
+async def test_what_counts_as_content(serve, delta, size) -> None:
+    chunk = piece()
+    chunk["choices"][0]["delta"] = delta
+    backend, _ = await serve(SSE % CLOSE + sse(chunk, piece(finish="stop")))
+    _, events = await collect(backend, call())
+    assert (events[0].semantic, events[0].text_bytes) == (size > 0, size)
+
+
+async def test_a_wrong_type_does_not_lose_the_event(serve) -> None:
+    odd = piece("x")
+    odd["choices"][0]["delta"] = {"content": {"not": "text"}}
+    odd["usage"] = "many"
+    backend, _ = await serve(SSE % CLOSE + sse(odd, piece(finish="stop")))
+    reply, events = await collect(backend, call())
+    assert json.loads(events[0].data) == odd
+    assert events[0].semantic
+    assert reply.malformed == 0
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b'{"choices":[{"index":0,"delta":{"content":"x"',
+        b"not json",
+        b'{"choices":[{"index":0,"delta":{"content":"\x00"}}]}',
+        b'{"other":"\xff\xfe"}',
+        b"[1,2]",
+        b'"text"',
+        b"[" * 100_000,
+    ],
+)
+async def test_a_bad_event_is_dropped_and_counted(serve, bad) -> None:
+    stream = sse(piece("a"), bad, piece("b"), piece(finish="stop"), b"[DONE]")
+    backend, _ = await serve(SSE % CLOSE + stream)
+    reply, events = await collect(backend, call())
+    assert [event.text_bytes for event in events] == [1, 1, 0]
+    assert reply.malformed == 1
+
+
+@pytest.mark.parametrize(
+    ("tail", "error"),
+    [
+        (sse(b"[DONE]"), StreamTruncated),
+        (b"", StreamTruncated),
+        (sse({"error": {"message": f"oops {KEY}", "code": 500}}, b"[DONE]"), StreamFailed),
+        (sse({"error": "plain text"}), StreamFailed),
+        (b"event: error\n" + sse({"message": "m"}), StreamFailed),
+        (sse({"object": "error", "message": "vllm", "code": 400}), StreamFailed),
+        (
+            sse(b'{"choices":[{"delta":{"content":"' + b"x" * 10_000_000 + b'"}}]}'),
+            UpstreamProtocolError,
+        ),
+    ],
+)
+async def test_a_stream_that_does_not_end_well_after_content(serve, tail, error) -> None:
+    backend, _ = await serve(SSE % CLOSE + sse(piece("a")) + tail)
+    reply = await backend.open(call())
+    got = []
+
+    async def drain() -> None:
+        async for event in reply.events():
+            got.append(event)
+
+    with pytest.raises(error) as caught:
+        await drain()
+    assert [event.text_bytes for event in got] == [1]
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        ({"message": "x", "code": 429}, RateLimited),
+        ({"message": "maximum context length is 8", "code": "400"}, ContextTooLong),
+        ({"message": "x"}, StreamFailed),
+        ("text", StreamFailed),
+    ],
+)
+async def test_an_error_before_content_is_what_its_status_says(serve, error, expected) -> None:
+    stream = sse(piece(""), {"error": error}, b"[DONE]")
+    backend, _ = await serve(SSE % CLOSE + stream)
+    with pytest.raises(expected):
+        await collect(backend, call())
+
+
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("complete", [False, True])
+async def test_a_cut_stream_is_an_error_unless_all_of_the_answer_came(
+    serve, reset, complete
+) -> None:
+    stream = sse(piece("a"), piece(finish="stop")) if complete else sse(piece("a"))
+    chunked = SSE % b"transfer-encoding: chunked\r\n" + b"%x\r\n%b\r\n" % (len(stream), stream)
+    backend, _ = await serve(chunked, reset=reset)
+    if complete:
+        _, events = await collect(backend, call())
+        assert events[-1].finish == "stop"
+    else:
+        with pytest.raises(StreamBroken if reset else StreamTruncated):
+            await collect(backend, call())
+
+
+async def test_every_choice_needs_its_finish(serve) -> None:
+    stream = sse(piece("a"), piece("b", index=1), piece(finish="stop"), b"[DONE]")
+    backend, _ = await serve(SSE % CLOSE + stream)
+    with pytest.raises(StreamTruncated):
+        await collect(backend, call())
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": -1, "completion_tokens": 5},
+        {"prompt_tokens": 1, "completion_tokens": -5},
+        {"prompt_tokens": 10**12, "completion_tokens": 5},
+        {"prompt_tokens": 1, "completion_tokens": 10**30},
+        {"prompt_tokens": 1.5, "completion_tokens": "many"},
+        {"prompt_tokens": 4, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 5}},
+        {},
+        [],
+        "x",
+    ],
+)
+async def test_usage_that_cannot_be_true_is_ignored(serve, usage) -> None:
+    last = {"choices": [], "usage": usage}
+    backend, _ = await serve(SSE % CLOSE + sse(piece("a"), piece(finish="stop"), last))
+    reply, events = await collect(backend, call())
+    assert reply.usage is None
+    assert len(events) == 3
+
+
+async def test_usage_with_details(serve) -> None:
+    usage = {
+        "prompt_tokens": 100,
+        "completion_tokens": 50,
+        "prompt_tokens_details": {"cached_tokens": 60, "cache_write_tokens": 30, "audio_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 20},
+    }
+    backend, _ = await serve(
+        SSE % CLOSE + sse(piece("a", usage=None), piece(finish="stop", usage=usage))
+    )
+    reply, events = await collect(backend, call())
+    assert reply.usage == Usage(100, 50, 60, 30, 20)
+    assert not events[-1].usage_only
+
+
+def body_answer(
+    body: Any, content_type: bytes = b"application/json", status: bytes = b"200 OK"
+) -> bytes:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return b"HTTP/1.1 %b\r\ncontent-type: %b\r\ncontent-length: %d\r\nretry-after: 7\r\n\r\n%b" % (
+        status,
+        content_type,
+        len(data),
+        data,
+    )
+
+
+WHOLE = {
+    "id": "c1",
+    "model": "m-1",
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "héllo", "refusal": None},
+            "finish_reason": "stop",
+        }
+    ],
+    "usage": USAGE,
+    "more": 1,
+}
+
+
+async def test_a_whole_answer(serve) -> None:
+    backend, seen = await serve(body_answer(WHOLE))
+    reply, events = await collect(backend, call(stream=False))
+    assert len(events) == 1
+    assert events[0].data == json.dumps(WHOLE).encode()
+    assert (events[0].finish, events[0].text_bytes, events[0].semantic) == ("stop", 6, True)
+    assert events[0].usage == reply.usage == Usage(9, 5)
+    assert reply.model == "m-1"
+    assert "stream" not in sent(seen)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (body_answer(b"<html>hi</html>", b"text/html"), UpstreamProtocolError),
+        (body_answer(b"<html>hi</html>"), UpstreamProtocolError),
+        (body_answer({**WHOLE, "choices": []}), UpstreamProtocolError),
+        (body_answer({"id": 1}), UpstreamProtocolError),
+        (body_answer({**WHOLE, "choices": WHOLE["choices"] * 2}), UpstreamProtocolError),
+        (body_answer({**WHOLE, "choices": [{"message": {"content": "x"}}]}), UpstreamProtocolError),
+        (body_answer(b"[]"), UpstreamProtocolError),
+        (body_answer(b""), UpstreamProtocolError),
+        (body_answer({"error": {"message": "x", "code": 503}}), Overloaded),
+        (body_answer({"error": "x"}), UpstreamFailed),
+        (body_answer(WHOLE)[:-20], StreamTruncated),
+    ],
+)
+async def test_a_whole_answer_that_is_none(serve, answer, error) -> None:
+    backend, _ = await serve(answer)
+    with pytest.raises(error):
+        await collect(backend, call(stream=False))
+
+
+@pytest.mark.parametrize(
+    "content_type", [b"text/html", b"application/json", b"application/octet-stream"]
+)
+async def test_a_stream_of_the_wrong_type(serve, content_type) -> None:
+    backend, _ = await serve(body_answer(b"<html></html>", content_type))
+    with pytest.raises(UpstreamProtocolError):
+        await collect(backend, call())
+
+
+def refused(status: int, **error: Any) -> bytes:
+    return body_answer({"error": error}, status=b"%d X" % status)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (refused(400, message="bad", code="context_length_exceeded"), ContextTooLong),
+        (
+            refused(400, message="This model's maximum context length is 8192 tokens"),
+            ContextTooLong,
+        ),
+        (refused(400, message="x", type="exceed_context_size_error", code=400), ContextTooLong),
+        (refused(400, message="x", code="content_filter"), ContentFiltered),
+        (
+            refused(
+                400, message="x", code=None, innererror={"code": "ResponsibleAIPolicyViolation"}
+            ),
+            ContentFiltered,
+        ),
+        (refused(400, message="API key not valid. Please pass"), UpstreamAuthFailed),
+        (refused(400, message="temperature too high", param="temperature"), InvalidUpstreamRequest),
+        (refused(413, message="large"), InvalidUpstreamRequest),
+        (body_answer({"detail": "extra field"}, status=b"422 X"), InvalidUpstreamRequest),
+        (refused(401, message=f"Incorrect API key provided: {KEY}"), UpstreamAuthFailed),
+        (refused(403, message="no"), UpstreamAuthFailed),
+        (refused(402, message="pay"), UpstreamBilling),
+        (refused(429, message="pay", code="insufficient_quota"), UpstreamBilling),
+        (refused(404, message="no such model"), UpstreamModelMissing),
+        (refused(408, message="slow"), UpstreamFailed),
+        (refused(504, message="slow"), UpstreamFailed),
+        (refused(429, message="slow down"), RateLimited),
+        (refused(503, message="busy"), Overloaded),
+        (body_answer(b"<html>", b"text/html", b"529 X"), Overloaded),
+        (body_answer(b"<html>", b"text/html", b"500 X"), UpstreamFailed),
+        (body_answer(b"", b"text/html", b"599 X"), UpstreamFailed),
+        (body_answer(b"", b"text/html", b"307 X"), UpstreamRedirected),
+        (body_answer(b"", b"text/html", b"418 X"), UpstreamProtocolError),
+        (body_answer(b"x" * 100_000, b"text/html", b"502 X"), UpstreamFailed),
+    ],
+)
+async def test_refusals(serve, answer, expected) -> None:
+    backend, _ = await serve(answer)
+    with pytest.raises(BackendError) as caught:
+        await backend.open(call())
+    assert type(caught.value) is expected
+    assert KEY not in str(caught.value)
+    if expected in (RateLimited, Overloaded):
+        assert caught.value.retry_after == 7
+
+
+async def test_the_requests_own_fault_keeps_message_and_param_without_our_key(serve) -> None:
+    message = f"'messages' is wrong (key {KEY}, Bearer abcdef)"
+    backend, _ = await serve(refused(400, message=message, param="messages", code="invalid_type"))
+    with pytest.raises(InvalidUpstreamRequest) as caught:
+        await backend.open(call())
+    assert "'messages' is wrong" in caught.value.message
+    assert KEY not in caught.value.message
+    assert "abcdef" not in caught.value.message
+    assert (caught.value.param, caught.value.code) == ("messages", "invalid_type")
+
+
+def silent(raw_server, transport, first: bytes = b"", then: bytes = b"", every: float = 0.02):
+    """An upstream that sends `first`, then `then` again and again, for ever."""
+    gone = asyncio.Event()
+
+    async def handler(peer):
+        await peer.request()
+        if first:
+            await peer.send(first)
+        closed = asyncio.create_task(peer.request())
+        while not closed.done():
+            if then:
+                await peer.send(then)
+            await asyncio.sleep(every)
+        gone.set()
+
+    async def start() -> ChatBackend:
+        await raw_server.start(handler)
+        return ChatBackend(ChatSettings("b", raw_server.base), transport, lambda: 0.0)
+
+    return start, gone
+
+
+@pytest.mark.parametrize(
+    ("stream", "first", "then", "timeouts", "error"),
+    [
+        (True, b"", b"", Timeouts(first_token=0.1), FirstTokenTimeout),
+        (True, SSE % CLOSE, b": ping\n\n", Timeouts(first_token=0.1), FirstTokenTimeout),
+        (True, SSE % CLOSE, sse(piece("")), Timeouts(first_token=0.1), FirstTokenTimeout),
+        (True, SSE % CLOSE + sse(piece("a")), b"", Timeouts(idle=0.1), StreamIdle),
+        (True, SSE % CLOSE + sse(piece("a")), b"d", Timeouts(idle=0.1), StreamIdle),
+        (True, SSE % CLOSE, sse(piece("a")), Timeouts(total=0.2), UpstreamTimeout),
+        (True, b"", b"", Timeouts(total=0.1), UpstreamTimeout),
+        (False, b"", b"", Timeouts(first_token=0.01, total=0.2), UpstreamTimeout),
+        (False, body_answer(WHOLE)[:-5], b"", Timeouts(idle=0.01, total=0.2), UpstreamTimeout),
+    ],
+)
+async def test_silence(raw_server, transport, stream, first, then, timeouts, error) -> None:
+    start, gone = silent(raw_server, transport, first, then)
+    backend = await start()
+    with pytest.raises(BackendError) as caught:
+        await collect(backend, call(stream, timeouts=timeouts))
+    assert type(caught.value) is error
+    async with asyncio.timeout(5):
+        await gone.wait()
+
+
+async def test_leaving_the_stream_stops_the_upstream(raw_server, transport) -> None:
+    start, gone = silent(raw_server, transport, SSE % CLOSE, sse(piece("a")))
+    reply = await (await start()).open(call())
+    async for _ in reply.events():
+        break
+    await reply.aclose()
+    await reply.aclose()
+    async with asyncio.timeout(5):
+        await gone.wait()
+
+
+async def test_no_upstream(transport, unused_tcp_port) -> None:
+    settings = ChatSettings("b", f"http://127.0.0.1:{unused_tcp_port}/v1")
+    with pytest.raises(ConnectFailed):
+        await ChatBackend(settings, transport, lambda: 0.0).open(call())
+
+
+async def test_the_connection_is_kept_after_a_stream(raw_server, transport) -> None:
+    async def handler(peer):
+        stream = sse(piece("a"), piece(finish="stop"), b"[DONE]")
+        while await peer.request():
+            head = SSE % b"transfer-encoding: chunked\r\n"
+            await peer.send(head + b"%x\r\n%b\r\n" % (len(stream), stream))
+            await asyncio.sleep(0.02)
+            await peer.send(b"0\r\n\r\n")
+
+    await raw_server.start(handler)
+    backend = ChatBackend(ChatSettings("b", raw_server.base), transport, lambda: 0.0)
+    for _ in range(3):
+        await collect(backend, call())
+        await asyncio.sleep(0.1)
+    assert raw_server.accepted == 1
+
+
+@pytest.mark.parametrize(
+    ("quirks", "body", "expected", "dropped"),
+    [
+        (Quirks(drop_fields=("user",)), {"user": "u", "seed": 1}, {"seed": 1}, ("user",)),
+        (Quirks(allow_fields=("seed",)), {"user": "u", "seed": 1}, {"seed": 1}, ("user",)),
+        (Quirks(drop_fields=("n",)), {"n": 1}, {}, ("n",)),
+        (
+            Quirks(max_tokens_field="max_tokens"),
+            {"max_completion_tokens": 5},
+            {"max_tokens": 5},
+            (),
+        ),
+        (
+            Quirks(max_tokens_field="max_completion_tokens"),
+            {"max_tokens": 4, "max_completion_tokens": 5},
+            {"max_completion_tokens": 5},
+            (),
+        ),
+        (Quirks(stream_options=False), {"stream_options": {"include_usage": True}}, {}, ()),
+    ],
+)
+async def test_quirks(serve, quirks, body, expected, dropped) -> None:
+    stream = sse(piece("hi"), piece(finish="stop"))
+    backend, seen = await serve(SSE % CLOSE + stream, quirks=quirks)
+    reply, _ = await collect(backend, call(body={"messages": [], **body}))
+    options = {"stream_options": {"include_usage": True}} if quirks.stream_options else {}
+    assert sent(seen) == {"model": "m", "messages": [], "stream": True, **options, **expected}
+    assert reply.dropped == dropped
+
+
+async def test_a_field_that_changes_the_meaning_is_not_dropped_silently(serve) -> None:
+    quirks = Quirks(drop_fields=("logprobs",))
+    stream = sse(piece("hi"), piece(finish="stop"))
+    backend, seen = await serve(SSE % CLOSE + stream, quirks=quirks)
+    with pytest.raises(Untranslatable) as caught:
+        await backend.open(call(body={"messages": [], "logprobs": True}))
+    assert (caught.value.param, seen) == ("logprobs", [])
+    reply, _ = await collect(
+        backend, call(body={"messages": [], "logprobs": True}, drop_params=True)
+    )
+    assert reply.dropped == ("logprobs",)
+
+
+async def test_completions_and_embeddings(serve, raw_server) -> None:
+    answers = {
+        b"/v1/embeddings": {"data": [{"embedding": [0.5]}], "usage": {"prompt_tokens": 3}},
+        b"/v1/completions": {
+            "choices": [{"index": i, "text": "abc", "finish_reason": "length"} for i in range(4)],
+            "usage": USAGE,
+        },
+    }
+
+    async def handler(peer):
+        while data := await peer.request():
+            await peer.answer(json.dumps(answers[data.split(b" ")[1]]).encode())
+
+    backend, _ = await serve(b"")
+    await raw_server.stop()
+    await raw_server.start(handler)
+    backend = ChatBackend(ChatSettings("b", raw_server.base), backend._transport, lambda: 0.0)
+    reply, _ = await collect(backend, call(False, {"input": "x"}, operation="embeddings"))
+    assert reply.usage == Usage(prompt=3)
+    _, events = await collect(
+        backend, call(False, {"prompt": ["a", "b"], "n": 2}, operation="completions")
+    )
+    assert (events[0].text_bytes, events[0].finish) == (12, "length")
+    answers[b"/v1/embeddings"] = {"object": "list"}
+    with pytest.raises(UpstreamProtocolError):
+        await collect(backend, call(False, {"input": "x"}, operation="embeddings"))

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+import pytest
+
+from backends.base import Call, Event, Timeouts
+from backends.errors import (
+    BackendError,
+    ConnectFailed,
+    InvalidUpstreamRequest,
+    Overloaded,
+    StreamTruncated,
+)
+from backends.pool import Pool, PoolSettings
+
+CALL = Call("chat", "m", {}, True, Timeouts())
+
+
+class FakeReply:
+    model, usage, dropped = "m", None, ()
+
+    def __init__(self, backend: Fake) -> None:
+        self.backend = backend
+        self.closed = False
+
+    async def events(self):
+        self.backend.now[0] += self.backend.latency
+        yield Event(b"{}", semantic=True)
+        if self.backend.break_with is not None:
+            raise self.backend.break_with
+        yield Event(b"{}", semantic=True, finish="stop")
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+class Fake:
+    def __init__(self, now, latency=0.1) -> None:
+        self.now, self.latency = now, latency
+        self.asked = 0
+        self.error: BackendError | None = None
+        self.break_with: BackendError | None = None
+        self.closed = False
+
+    name = "fake"
+
+    async def open(self, call: Call) -> FakeReply:
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+        return FakeReply(self)
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def now() -> list[float]:
+    return [0.0]
+
+
+def pool(now, **replicas) -> Pool:
+    return Pool(PoolSettings("p"), replicas, lambda: now[0], Random(7))
+
+
+async def use(target: Pool) -> str:
+    try:
+        reply = await target.open(CALL)
+        try:
+            return str(len([event async for event in reply.events()]))
+        finally:
+            await reply.aclose()
+    except BackendError as exc:
+        return exc.kind + (f":{exc.code}" if exc.code else "")
+
+
+async def test_slow_replicas_get_less(now) -> None:
+    fast, slow = Fake(now, 0.01), Fake(now, 1.0)
+    target = pool(now, fast=fast, slow=slow)
+    assert Counter([await use(target) for _ in range(100)]) == {"2": 100}
+    assert slow.asked < 5 < fast.asked
+    assert [state.in_flight for state in target.snapshot()] == [0, 0]
+
+
+async def test_busy_replicas_get_less(now) -> None:
+    target = pool(now, a=Fake(now), b=Fake(now), c=Fake(now))
+    held = [await target.open(CALL) for _ in range(30)]
+    assert all(8 <= state.in_flight <= 12 for state in target.snapshot())
+    for reply in held:
+        await reply.aclose()
+        await reply.aclose()
+    assert [state.in_flight for state in target.snapshot()] == [0, 0, 0]
+
+
+async def test_an_ill_replica_is_left_alone_and_probed_once(now) -> None:
+    ill, well = Fake(now), Fake(now)
+    target = pool(now, ill=ill, well=well)
+    ill.error = ConnectFailed("x")
+    answers = Counter([await use(target) for _ in range(30)])
+    assert answers["connect_failed"] == ill.asked == 5
+    assert target.healthy
+    assert {state.replica: state.breaker for state in target.snapshot()} == {
+        "ill": "open",
+        "well": "closed",
+    }
+    now[0] += 5
+    ill.error = None
+    assert await use(target) == "2"
+    assert ill.asked == 6
+    assert {state.breaker for state in target.snapshot()} == {"closed"}
+
+
+async def test_with_all_breakers_open_nobody_is_asked(now) -> None:
+    one = Fake(now)
+    one.error = ConnectFailed("x")
+    target = pool(now, one=one)
+    for _ in range(5):
+        await use(target)
+    assert not target.healthy
+    assert await use(target) == "upstream_overloaded:breaker_open"
+    assert one.asked == 5
+    now[0] += 5
+    probe = await _hold(target, one)
+    with pytest.raises(Overloaded):
+        await target.open(CALL)
+    await probe.aclose()
+    assert target.healthy
+
+
+async def _hold(target: Pool, fake: Fake):
+    fake.error = None
+    return await target.open(CALL)
+
+
+async def test_the_requests_own_fault_says_nothing_of_health(now) -> None:
+    one = Fake(now)
+    one.error = InvalidUpstreamRequest("x")
+    target = pool(now, one=one)
+    assert {await use(target) for _ in range(20)} == {"invalid_request"}
+    assert target.healthy
+
+
+async def test_a_broken_stream_is_a_failure_and_a_client_that_left_is_not(now) -> None:
+    one = Fake(now)
+    target = pool(now, one=one)
+    for _ in range(10):
+        reply = await target.open(CALL)
+        async for _ in reply.events():
+            break
+        await reply.aclose()
+    assert target.healthy
+    one.break_with = StreamTruncated("x")
+    for _ in range(5):
+        await use(target)
+    assert not target.healthy
+    await target.aclose()
+    assert one.closed

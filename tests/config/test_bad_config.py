@@ -1,0 +1,133 @@
+"""A configuration that cannot be used ends with exit code 2 and the path of the key at fault."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gateway.cli import main
+from gateway.config import ConfigError, parse_config, schema
+from gateway.config.load import default_policy
+
+GOOD = """
+[backends.a]
+provider = "openai"
+api_key = "${KEY}"
+models.gpt-4o = {}
+[[keys]]
+key = "${KEY}"
+"""
+ENV = {"KEY": "secret"}
+
+CASES = {
+    "unknown key": ("[server]\nprot = 1", "server.prot", "did you mean 'port'"),
+    "unknown section": ("[sever]\nport = 1", "sever", "unknown key"),
+    "wrong type": ('[server]\nport = "x"', "server.port", "expected `int`"),
+    "nested unknown key": (
+        '[backends.b]\nprovider = "openai"\nmodels.m.inputs = 1',
+        "backends.b.models.m.inputs",
+        "unknown key",
+    ),
+    "missing secret": ('[admin]\ntoken = "${NOT_SET}"', "admin.token", "NOT_SET is not set"),
+    "secret in clear": ('[admin]\ntoken = "hunter2"', "admin.token", "by reference only"),
+    "missing required": ("[backends.b]\nmodels.m = {}", "backends.b.provider", "missing"),
+    "unknown provider": (
+        '[backends.b]\nprovider = "opnai"\nmodels.m = {}',
+        "backends.b.provider",
+        "unknown provider",
+    ),
+    "no model": ('[backends.b]\nprovider = "openai"', "backends.b.models", "names no model"),
+    "unknown backend in a policy": (
+        '[policies.p]\nprefer = ["nowhere/*"]',
+        "policies.p.prefer[0]",
+        "unknown backend 'nowhere'",
+    ),
+    "unknown tier in a policy": (
+        '[policies.p]\nunclassified = "cloud"',
+        "policies.p.unclassified",
+        "no backend has tier",
+    ),
+    "unknown label": (
+        '[policies.p]\nmandatory_labels = ["eu"]',
+        "policies.p.mandatory_labels[0]",
+        "unknown label",
+    ),
+    "price per token": (
+        '[backends.b]\nprovider = "openai"\nmodels.m = { input = 0.0000025, output = 0.00001 }',
+        "backends.b.models.m.input",
+        "typed per token instead of per million",
+    ),
+    "price too high": (
+        '[backends.b]\nprovider = "openai"\nmodels.m = { input = 2500000.0, output = 1.0 }',
+        "backends.b.models.m.input",
+        "more than any model costs",
+    ),
+    "half a price": (
+        '[backends.b]\nprovider = "openai"\nmodels.m = { input = 1.0 }',
+        "backends.b.models.m.output",
+        "missing",
+    ),
+    "default policy": ('[policy]\ndefault = "nope"', "policy.default", "no policy named"),
+    "alias to nowhere": ('[aliases]\nx = "a/nope"', "aliases.x", "has no model"),
+    "scope": ('[[scopes]]\nid = "planet:mars"', "scopes[0].id", "org:NAME"),
+    "window": (
+        '[[scopes]]\nid = "org:x"\nbudget_usd = 1\nwindow = "week"',
+        "scopes[0].window",
+        "must be total",
+    ),
+    "not a URL": (
+        '[backends.b]\nprovider = "vllm"\nbase_url = "localhost:1"\nmodels.m = {}',
+        "backends.b.base_url",
+        "http://",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_error_names_the_path(name: str) -> None:
+    text, path, message = CASES[name]
+    with pytest.raises(ConfigError) as caught:
+        parse_config(GOOD.replace("[[keys]]\nkey = \"${KEY}\"\n", "") + text, ENV)
+    assert path in str(caught.value)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["unknown key", "price per token", "missing secret"])
+def test_check_exits_with_2(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY", "secret")
+    file = tmp_path / "bad.toml"
+    text, path, _ = CASES[name]
+    file.write_text(text)
+    assert main(["check", str(file)]) == 2
+    assert path in capsys.readouterr().err
+
+
+def test_a_missing_file_is_a_config_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "/nonexistent/tollhouse.toml"]) == 2
+    assert "/nonexistent/tollhouse.toml" in capsys.readouterr().err
+
+
+def test_broken_toml_is_a_config_error() -> None:
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        parse_config("[server", {})
+
+
+def test_defaults_of_references() -> None:
+    config = parse_config('data_dir = "${WHERE:-here}"', {})
+    assert config.data_dir == "here"
+
+
+def test_the_default_policy_keeps_health_data_local() -> None:
+    policy = default_policy()
+    assert policy.labels["phi"].tiers == ("local",)
+    assert "de" in policy.labels["eu"].facts["jurisdiction"]
+
+
+def test_the_schema_names_every_section() -> None:
+    document = schema()
+    top = document["$defs"]["Config"]["properties"]
+    assert {"server", "backends", "policies", "keys", "store"} <= set(top)
+    assert document["$defs"]["ServerConfig"]["additionalProperties"] is False

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from routers.evals.patterns import measure
+from routers.patterns import detect
+
+FOUND = [
+    ("card", "4111 1111 1111 1111"),
+    ("card", "pay with 4111-1111-1111-1111, thanks"),
+    ("card", "4.1.1.1.1.1.1.1.1.1.1.1.1.1.1.1"),
+    ("card", "3782 822463 10005"),
+    ("card", "\uff14\uff11\uff11\uff11\uff11\uff11\uff11\uff11" * 1 + "11111111"),
+    ("card", "4111\u200b1111\u200b1111\u20601111"),
+    ("card", "4111\u20131111\u20131111\u20131111"),
+    ("card", "\u0664111 1111 1111 1111"),
+    ("card", '{"note": "\\u0034111111111111111"}'),
+    ("iban", "GB82 WEST 1234 5698 7654 32 is mine"),
+    ("iban", "de89370400440532013000"),
+    ("us_ssn", "My number is 536-32-3065."),
+    ("us_ssn", "ssn 536323065"),
+    ("de_tax_id", "Steuer-ID: 36574261809"),
+    ("fr_nir", "2 95 10 99 126 111 93"),
+    ("es_dni", "DNI 54362315-K"),
+    ("es_nie", "NIE x-2482300w"),
+    ("it_codice_fiscale", "codice RCCMNL83S18D969H"),
+    ("nl_bsn", "BSN 1112.22.333"),
+    ("uk_nhs", "NHS number 943 476 5870"),
+    ("uk_nino", "NI: AB 12 34 56 C"),
+    ("pl_pesel", "PESEL 44051401359"),
+    ("br_cpf", "CPF 390.533.447-05"),
+    ("be_nn", "85.07.30-033.28"),
+    ("ch_ahv", "756.9217.0769.85"),
+    ("se_personnummer", "880320-0016"),
+    ("fi_hetu", "131052-308T"),
+    ("fi_hetu", "131052A308T"),
+    ("in_aadhaar", "Aadhaar 2341 2341 2346"),
+    ("email", "mail jane.doe+x@mail.example.org."),
+    ("email", "jane (at) example (dot) org"),
+    ("phone", "+49 30 901820"),
+    ("phone", "(978) 645-9740"),
+    ("phone", "They are not answering at 041 541 67 61"),
+    ("dob", "geboren am 03.12.1961"),
+    ("id_document", "My driver's license number is A56319335"),
+]
+CLINICAL = [
+    "Patient presents with chest pain, DOB 03/12/1961, MRN 445566, prescribed metoprolol 50 mg",
+    "MRN: 00445566",
+    "Doctor: Any pain today?\r\nPatient: Yes, in my knee.",
+    "This 62 y/o female presented with shortness of breath. She denies fever or cough.",
+    "Assessment: diagnosis E11.9, patient on insulin.",
+    "Die Patientin klagt über Brustschmerzen, Blutdruck 160/95.",
+    "Le patient consulte pour une douleur thoracique et une fièvre.",
+    "La paciente refiere dolor de cabeza y fiebre desde hace tres días.",
+]
+CLEAN = [
+    "",
+    "What is the capital of France?",
+    "Order 1234567890123 shipped on 2024-05-06 10:11:12, total 1,299.00 EUR",
+    "pi is 3.14159265358979 and e is 2.71828182845905",
+    "x = [4, 12, 15, 3, 99, 120, 7, 8, 2001, 2002, 2003]",
+    "sha256 53aa51170d0e8a2f4c9b128d9db04111",
+    "@app.route('/x') def f(): return user@localhost",
+    "git clone git@github.com:org/repo.git, version 10.218.6.131",
+    "Add a table patients with columns id and diagnosis to the hospital database",
+    "What are common treatments for hypertension?",
+    "Please be patient, the doctor will see you in 5 minutes",
+    "1,234,567 + 7,654,321 = 8,888,888",
+]
+
+
+@pytest.mark.parametrize(("kind", "text"), FOUND)
+def test_personal_data_is_found_however_it_is_written(kind: str, text: str) -> None:
+    found = detect(text, ("pii",))
+    assert kind in found.kinds
+    assert found.labels == {"pii"}
+
+
+@pytest.mark.parametrize("text", CLINICAL)
+def test_clinical_records_are_found(text: str) -> None:
+    assert detect(text).labels >= {"phi"}
+
+
+@pytest.mark.parametrize("text", CLEAN)
+def test_ordinary_text_is_left_alone(text: str) -> None:
+    assert detect(text) == detect("")
+
+
+@pytest.mark.parametrize(
+    "text", ["4111 1111 1111 1112", "GB82 WEST 1234 5698 7654 33", "54362315-A", "666-32-3065"]
+)
+def test_wrong_check_digits_are_no_data(text: str) -> None:
+    assert detect(text, ("pii",)).labels == frozenset()
+
+
+def test_only_the_classes_asked_for() -> None:
+    text = CLINICAL[0] + " jane@example.org"
+    assert detect(text, ("pii",)).labels == {"pii"}
+    assert detect(text, ("phi",)).labels == {"phi"}
+    assert detect(text, ("other",)).labels == frozenset()
+
+
+def test_nothing_is_missed_at_the_end_of_a_long_text() -> None:
+    filler = "The quick brown fox jumps over the lazy dog. " * 25_000
+    assert detect(filler + "card 4111 1111 1111 1111").labels == {"pii"}
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "1",
+        "1 ",
+        "4111 1111 1111 1112 ",
+        "DE00 ",
+        "a@",
+        "a.",
+        "(",
+        "patient id ",
+        "\u200b1",
+        "\\u0031",
+        "call 123 456 ",
+        "born on 1/2/1",
+        "Mrn \n",
+        "(at) a.",
+    ],
+)
+def test_adversarial_megabytes_end(unit: str) -> None:
+    """Quadratic behaviour would not end within the suite's timeout."""
+    detect(unit * (1_000_000 // len(unit)))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=200))
+def test_no_text_raises_and_kinds_go_with_labels(text: str) -> None:
+    found = detect(text)
+    assert bool(found.labels) == bool(found.kinds)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 10**14 - 1), st.sampled_from(("", " ", "-", ".")), st.booleans())
+def test_every_valid_card_is_found_and_every_wrong_digit_is_not(
+    body: int, separator: str, wrong: bool
+) -> None:
+    digits = f"4{body:014d}"
+    total = sum(int(c) if at % 2 else sum(divmod(2 * int(c), 10)) for at, c in enumerate(digits))
+    digits += str((-total + wrong) % 10)
+    text = separator.join(digits[at : at + 4] for at in range(0, 16, 4))
+    found = "card" in detect(f"pay {text} now", ("pii",)).kinds
+    assert found == (not wrong and len(set(digits)) > 1)
+
+
+def test_rates_on_the_labelled_data(routing_data: Path) -> None:
+    figures = measure(routing_data)
+    assert figures["pii recall, types with a form"].value >= 0.98
+    assert figures["phi recall dialogues"].value >= 0.97
+    assert figures["phi recall notes of 200+ characters"].value >= 0.8
+    false = {name: rate.value for name, rate in figures.items() if "false positives" in name}
+    assert len(false) == 10
+    assert max(false.values()) <= 0.02

