@@ -20,7 +20,7 @@ from backends.dialects.messages import MessagesBackend, MessagesSettings
 from backends.http import UpstreamTransport
 from backends.pool import Pool, PoolSettings
 from backends.prices import FREE, Price, load_prices, nano_usd
-from backends.profiles import Profile, find_profile
+from backends.profiles import ENGINE_DEFAULTS, ENGINE_FEATURES, Profile, find_profile
 from backends.providers import Provider, load_providers
 from backends.retry import RetryBudget
 from backends.scripted import ScriptedBackend
@@ -28,7 +28,7 @@ from backends.tokens import TokenCounter
 from gateway.auth import Keyring
 from gateway.catalog import Catalog, Target
 from gateway.config import Config, ConfigError
-from gateway.config.load import model_price
+from gateway.config.load import BUILT_IN, model_price
 from gateway.config.model import BackendConfig, ModelConfig
 from gateway.ledger import Ledger, Sweeper
 from gateway.policies import Policies
@@ -183,7 +183,7 @@ def _target(
         tier=backend.tier,
         facts=backend.facts,
         price=_price(backend, upstream, settings, where),
-        profile=_profile(find_profile(upstream), settings),
+        profile=_profile(find_profile(upstream), settings, _is_engine(backend)),
         timeouts=backend.timeouts,
         drop_params=backend.drop_params,
         gpu_second=nano_usd(backend.gpu_second_usd, f"backends.{name}.gpu_second_usd"),
@@ -206,7 +206,16 @@ def _price(backend: BackendConfig, upstream: str, settings: ModelConfig, where: 
     raise ConfigError(f"{where}.input", f"missing: no list price is known for {upstream!r}")
 
 
-def _profile(known: Profile, settings: ModelConfig) -> Profile:
+def _is_engine(backend: BackendConfig) -> bool:
+    """Whether the backend is an engine that one runs oneself, not a hosted API."""
+    provider = load_providers().get(backend.provider)
+    return backend.provider in BUILT_IN or (provider is not None and bool(provider.local_port))
+
+
+def _profile(known: Profile, settings: ModelConfig, engine: bool) -> Profile:
+    if engine:
+        features = known.capabilities | ENGINE_FEATURES if known.known else ENGINE_DEFAULTS
+        known = msgspec.structs.replace(known, capabilities=features)
     given = {
         "context_window": settings.context_window,
         "max_output": settings.max_output,
@@ -258,7 +267,7 @@ def _backend(
     key = backend.api_key or None
     if provider.dialect == "messages":
         profiles = {
-            upstream: _profile(find_profile(upstream), model)
+            upstream: _profile(find_profile(upstream), model, engine=False)
             for name_here, model in backend.models.items()
             for upstream in (model.upstream or name_here,)
         }

@@ -204,6 +204,9 @@ class Pipeline:
         await client.finish(last + answer.DONE)
 
     async def _replay(self, ex: Exchange, client: Client, hit: CachedAnswer) -> None:
+        if ex.decision is None:
+            # The score was never needed; the record still says who could have answered.
+            ex.decision = plan(ex.filtered, None)
         headers = answer.cached_headers(ex, hit)
         self.settler.replayed(ex, hit)
         self.settler.observe(ex, 200)

@@ -99,6 +99,7 @@ class Engine:
         """
         if self.running:
             return
+        self.stop()  # of a child that died there are pipes left
         self._check()
         self._tail.clear()
         process = self._process = subprocess.Popen(

@@ -32,7 +32,7 @@ class Created(msgspec.Struct, frozen=True):
 class KeyAdmin:
     """Each write is one transaction with its line in the log, then told to every worker.
 
-    Raises RecordsUnavailable besides what the methods name.
+    Raises RecordsError besides what the methods name.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ from gateway.auth.scopes import ledger_scope, principal_of, scope_ids
 from gateway.changes import Watch, current_version
 from gateway.config import Config
 from gateway.ledger import Ledger, LedgerError
-from gateway.records import Database, RecordsUnavailable
+from gateway.records import Database, RecordsError
 from gateway.store import Store, StoreError
 
 log = logging.getLogger("tollhouse.auth")
@@ -56,7 +56,7 @@ class Keyring:
         self._hasher: KeyHasher | None = None
         self._database = database
         self._ledger = ledger
-        self._watch = Watch(TOPIC, store, self._read_version, self._changed, (RecordsUnavailable,))
+        self._watch = Watch(TOPIC, store, self._read_version, self._changed, (RecordsError,))
         self._cache = KeyCache(CACHED_KEYS, UNKNOWN_KEYS, UNKNOWN_S, time.monotonic)
         self._scopes: dict[str, ScopeInfo] = {}
         self._loading: dict[str, asyncio.Task[Entry | None]] = {}
@@ -64,7 +64,7 @@ class Keyring:
 
     async def start(self) -> None:
         """Take the configuration's keys and open their books, then watch for changes. Raises
-        ConfigError, RecordsUnavailable."""
+        ConfigError, RecordsError."""
         self._hasher = KeyHasher(hash_key(self._config))
         self.given_keys = config_keys(self._config)
         self.given_scopes = config_scopes(self._config)
@@ -103,7 +103,7 @@ class Keyring:
 
     async def provision(self, principal: Principal) -> None:
         """Open the books of the principal's budgets, where they are missing. Raises LedgerError,
-        StoreError, RecordsUnavailable."""
+        StoreError, RecordsError."""
         for scope in principal.scopes:
             if scope.budget is not None:
                 await self._ledger.provision(principal.org, scope)
@@ -178,7 +178,7 @@ class Keyring:
             return Entry(self.hasher.digest(key), info, principal_of(info, self._scopes))
         try:
             stored = await self._database.read(lambda c: repository.find_key(c, key_id))
-        except RecordsUnavailable as exc:
+        except RecordsError as exc:
             raise AuthUnavailable from exc
         if stored is None:
             return None
@@ -187,7 +187,7 @@ class Keyring:
     async def _open_books(self, principal: Principal) -> None:
         try:
             await self.provision(principal)
-        except (LedgerError, StoreError, RecordsUnavailable) as exc:
+        except (LedgerError, StoreError, RecordsError) as exc:
             # A budget without books stays closed, so nothing is spent meanwhile.
             log.warning("the books of %s are not open: %s", principal.key_id or principal.org, exc)
 
@@ -200,7 +200,7 @@ class Keyring:
         self._scopes = {scope.id: scope for scope in stored} | self.given_scopes
 
     async def _changed(self, item: str | None) -> None:
-        """Raises RecordsUnavailable when the new state of the scopes cannot be read."""
+        """Raises RecordsError when the new state of the scopes cannot be read."""
         self._generation += 1
         if item is not None and ":" not in item:
             self._cache.drop(item)

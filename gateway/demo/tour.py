@@ -8,13 +8,12 @@ from typing import Any
 import msgspec
 
 HARD = (
-    "Prove that every bounded sequence of real numbers has a convergent subsequence, then derive "
-    "the Heine-Borel theorem from it and explain where each step fails in an infinite-dimensional "
-    "Hilbert space."
+    "Let R be a commutative ring with identity in which every ideal is principal. Prove that every "
+    "nonzero prime ideal of R is maximal when R is an integral domain."
 )
 CODE = (
-    "Write a Python function that merges two sorted linked lists in place and returns the head. "
-    "Give its time and space complexity and a proof of its loop invariant."
+    "Write a Python function that merges two sorted linked lists and returns the head. "
+    "Give its time complexity."
 )
 GERMAN = "Bitte fasse den Vertrag mit unserem Lieferanten in zwei Sätzen zusammen."
 CLINICAL = (
@@ -79,7 +78,9 @@ def went(**wanted: str) -> Callable[[Seen], str]:
 
 
 def called_tool(seen: Seen) -> str:
-    calls = (seen.body["choices"][0]["message"].get("tool_calls") or []) if seen.body else []
+    if seen.status != 200:
+        return f"status {seen.status}: {seen.text[:200]}"
+    calls = seen.body["choices"][0]["message"].get("tool_calls") or []
     if not calls or calls[0]["function"]["name"] != "get_weather":
         return "the model did not call get_weather"
     return went(tier="local")(seen)

@@ -24,7 +24,7 @@ from gateway.policies.errors import (
     UnknownPolicy,
 )
 from gateway.policies.repository import Draft, Revision
-from gateway.records import Database, RecordsUnavailable
+from gateway.records import Database, RecordsError
 from gateway.store import Store
 from routers.types import Policy
 
@@ -67,7 +67,7 @@ class Policies:
         self._database = database
         self._clock = clock
         self._checker = Checker(config)
-        self._watch = Watch(TOPIC, store, self._read_version, self._changed, (RecordsUnavailable,))
+        self._watch = Watch(TOPIC, store, self._read_version, self._changed, (RecordsError,))
         self._active: dict[str, PolicyVersion] = {}
 
     @property
@@ -80,7 +80,7 @@ class Policies:
         return self._config.policy.default
 
     async def start(self) -> None:
-        """Raises RecordsUnavailable, and ConfigError when the default policy is not there."""
+        """Raises RecordsError, and ConfigError when the default policy is not there."""
         if self.source == "file":
             for name, policy in self._config.policies.items():
                 self._put(from_file(name, policy))
@@ -216,7 +216,7 @@ class Policies:
     ) -> PolicyVersion:
         try:
             made, version = await self._database.write(change)
-        except RecordsUnavailable as exc:
+        except RecordsError as exc:
             raise PoliciesUnavailable(_AWAY) from exc
         await self._watch.announce(version, name)
         return made
@@ -224,7 +224,7 @@ class Policies:
     async def _read(self, step: Callable[[sa.Connection], T]) -> T:
         try:
             return await self._database.read(step)
-        except RecordsUnavailable as exc:
+        except RecordsError as exc:
             raise PoliciesUnavailable(_AWAY) from exc
 
     async def _seed(self) -> None:

@@ -12,7 +12,7 @@ from gateway.auth import KeyAdmin, Keyring
 from gateway.config import Config
 from gateway.ledger import Ledger
 from gateway.policies import Policies
-from gateway.records import Database, RecordBooks
+from gateway.records import Database, LedgerBooks
 from gateway.store import EmbeddedStore, Store, StoreSettings
 
 HASH_KEY = "0123456789abcdef0123456789abcdef"
@@ -43,7 +43,7 @@ class Worker:
         self.config = config
         self.database = database
         self.store = store
-        self.ledger = Ledger(store, books=RecordBooks(database))
+        self.ledger = Ledger(store, books=LedgerBooks(database))
         self.keyring = Keyring(config, database, store, self.ledger, clock)
         self.keys = KeyAdmin(self.keyring, database)
         self.policies = Policies(config, database, store, clock)
