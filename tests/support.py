@@ -160,9 +160,13 @@ class Gateway:
             env,
             cwd=str(folder),
         )
-        found = self.process.wait_for(r"listens on (http://[\d.]+:\d+)")
-        self.url = found.group(1)
-        self._ready()
+        try:
+            found = self.process.wait_for(r"listens on (http://[\d.]+:\d+)")
+            self.url = found.group(1)
+            self._ready()
+        except BaseException:
+            self.process.stop()
+            raise
 
     def _ready(self) -> None:
         deadline = time.monotonic() + START_SECONDS

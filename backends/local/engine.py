@@ -25,7 +25,7 @@ import time
 from collections import deque
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 import msgspec
 
@@ -216,7 +216,7 @@ def _parse(arguments: list[str] | None) -> EngineSettings:
     return msgspec.convert(vars(parser.parse_args(arguments)), EngineSettings, strict=False)
 
 
-def _serve(settings: EngineSettings) -> None:
+def _serve(settings: EngineSettings) -> NoReturn:
     """Load the model, listen, report the address, and live until stdin closes."""
     import xllamacpp  # type: ignore[import-untyped,unused-ignore]  # ships no type information
 
@@ -246,9 +246,13 @@ def _serve(settings: EngineSettings) -> None:
         server = xllamacpp.Server(params)
     except RuntimeError as error:  # its reason is in the log lines before
         raise SystemExit(f"llama.cpp refused to start: {error}") from error
-    sys.stdout.write(f"{READY}{server.listening_address}\n")
-    sys.stdout.flush()
-    sys.stdin.buffer.read()
+    try:
+        sys.stdout.write(f"{READY}{server.listening_address}\n")
+        sys.stdout.flush()
+        sys.stdin.buffer.read()
+    finally:
+        # Not by returning: the server's destructor waits for open streams, and was seen to hang.
+        os._exit(0)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -256,7 +260,6 @@ def main(arguments: list[str] | None = None) -> None:
     settings = _parse(arguments)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _serve(settings)
-    os._exit(0)  # without waiting for streams that are still open
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ Cursor = Annotated[
 IfMatch = Annotated[str | None, HeaderParameter(name="If-Match", required=False)]
 IfNoneMatch = Annotated[str | None, HeaderParameter(name="If-None-Match", required=False)]
 Name = FromPath[str]
+Text = Annotated[str | None, QueryParameter(max_length=256, pattern=r"^[\x20-\x7e]*$")]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -27,6 +28,13 @@ def check_name(name: str) -> str:
     if _NAME.fullmatch(name) is None:
         raise invalid("name", "1 to 64 of letters, digits, '_', '-' and '.'")
     return name
+
+
+def check_text(field: str, text: str) -> str:
+    """Raises Refusal for what no record can hold."""
+    if len(text) > 256 or not (text.isascii() and text.isprintable()):
+        raise invalid(field, "at most 256 printable ASCII characters")
+    return text
 
 
 def check_key_id(key_id: str) -> str:

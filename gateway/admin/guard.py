@@ -26,7 +26,7 @@ def require_token(admin_token: str) -> Guard:
     # Hashing first makes the comparison independent of the length of what was sent.
     expected = hashlib.sha256(admin_token.encode()).digest() if admin_token else None
 
-    def check(connection: Connection, _: BaseRouteHandler) -> None:
+    def check(connection: Connection, handler: BaseRouteHandler) -> None:
         values = connection.headers.getall("authorization", [])
         scheme, _, token = (values[0] if len(values) == 1 else "").partition(" ")
         presented = hashlib.sha256(token.strip().encode("utf-8", "replace")).digest()
@@ -38,7 +38,7 @@ def require_token(admin_token: str) -> Guard:
             raise Refusal(
                 401,
                 "The admin API needs its own token: 'Authorization: Bearer ...'.",
-                **{"www-authenticate": 'Bearer realm="admin"'},
+                headers={"www-authenticate": 'Bearer realm="admin"'},
             )
 
     return check

@@ -50,7 +50,11 @@ class Refusal(Exception):
     """Raised by handlers: a status, what was wrong, and where."""
 
     def __init__(
-        self, status: int, detail: str, errors: tuple[FieldError, ...] = (), **headers: str
+        self,
+        status: int,
+        detail: str,
+        errors: tuple[FieldError, ...] = (),
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status

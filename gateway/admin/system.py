@@ -10,11 +10,12 @@ from litestar.params import JSONBody
 
 from gateway.admin.context import AdminContext, Context
 from gateway.admin.fields import Cursor, Limit, check_key_id
-from gateway.admin.problems import invalid
+from gateway.admin.problems import FieldError, Refusal, invalid
 from gateway.admin.views import BackendList, ChangePage, ChangeView, ExplainInput
 from gateway.auth import Principal
 from gateway.auth.rules import Invalid, check_labels
 from gateway.changes import list_changes
+from gateway.errors import GatewayError
 from gateway.policies import UnknownPolicy
 
 
@@ -29,8 +30,10 @@ async def explain(context: Context, data: JSONBody[ExplainInput]) -> dict[str, A
     principal = await _principal(context, data)
     try:
         return await context.explain(data.request, principal)
-    except ValueError as exc:
-        raise invalid("request", str(exc)) from exc
+    except GatewayError as exc:
+        path = f"request.{exc.param}" if exc.param else "request"
+        status = exc.status if exc.status < 500 else 503
+        raise Refusal(status, exc.message, (FieldError(path, exc.message),)) from exc
 
 
 @get("/changes", summary="Who changed what, newest first")

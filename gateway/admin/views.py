@@ -13,6 +13,7 @@ from gateway.auth.from_config import NANO, nano
 from gateway.auth.rules import Invalid
 from gateway.ledger import MAX_NANO, Balance
 from gateway.policies import PolicyVersion, Revision
+from gateway.records import DecisionRecord, UsageRecord, UsageSummary
 from routers.types import Policy
 
 
@@ -203,6 +204,50 @@ class ExplainInput(Input, frozen=True):
     key: str = ""
     labels: tuple[str, ...] = ()
     policy: str = ""
+
+
+class DecisionPage(msgspec.Struct, frozen=True):
+    items: list[DecisionRecord]
+    next_cursor: str | None
+
+
+class DecisionView(msgspec.Struct, frozen=True):
+    """`seq` and `hash` are its place in the hash chain of its organisation."""
+
+    record: DecisionRecord
+    seq: int
+    hash: str
+
+
+class UsagePage(msgspec.Struct, frozen=True):
+    items: list[UsageRecord]
+    next_cursor: str | None
+
+
+class UsageList(msgspec.Struct, frozen=True):
+    items: list[UsageSummary]
+
+
+class AuditInput(Input, frozen=True):
+    """Without `org`, all organisations."""
+
+    org: str | None = None
+
+
+class AuditReport(msgspec.Struct, frozen=True):
+    """`problem` says what is wrong with the chain at `seq`; null for a sound chain."""
+
+    org: str
+    ok: bool
+    rows: int
+    head: str
+    seq: int | None
+    problem: str | None
+
+
+class AuditResult(msgspec.Struct, frozen=True):
+    ok: bool
+    items: list[AuditReport]
 
 
 class ChangeView(msgspec.Struct, frozen=True):

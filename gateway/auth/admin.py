@@ -17,6 +17,7 @@ from gateway.auth.repository import Replay
 from gateway.auth.rules import check_scope, check_spec
 from gateway.changes import Change, write_change
 from gateway.records import Database
+from gateway.records.errors import RecordsRejected
 
 _encoder = msgspec.json.Encoder(order="deterministic")
 
@@ -69,7 +70,12 @@ class KeyAdmin:
             change = Change(now, actor, "key.create", info.id, after="active")
             return info, write_change(connection, TOPIC, change)
 
-        made, version = await self._database.write(write)
+        try:
+            made, version = await self._database.write(write)
+        except RecordsRejected:
+            # Another worker made a key under this Idempotency-Key at the same moment; the second
+            # look finds it.
+            made, version = await self._database.write(write)
         if version == 0:
             return Created(made, None)
         await self._keyring.announce(version, info.id)

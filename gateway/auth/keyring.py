@@ -220,5 +220,6 @@ class Keyring:
         self._cache.replace(rebuilt)
         found = self._scopes.get(item)
         scope = ledger_scope(item, found.terms) if found is not None else None
-        for org in orgs if scope is not None else ():
-            await self._open_books(Principal(org=org, scopes=(scope,)))
+        if scope is not None:
+            for org in orgs:
+                await self._open_books(Principal(org=org, scopes=(scope,)))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
 from gateway.records.schema import metadata
 
 
-def _terms() -> tuple[sa.Column[int], ...]:
+def _terms() -> tuple[sa.Column[Any], ...]:
     return (
         sa.Column("budget", sa.BigInteger),
         sa.Column("window", sa.String(16), nullable=False),

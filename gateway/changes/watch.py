@@ -46,10 +46,14 @@ class Watch:
         self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._poll())]
 
     async def aclose(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks = []
+        tasks, self._tasks = self._tasks, []
+        waiting = set(tasks)
+        while waiting:
+            # The store's client may swallow a cancellation that comes while it connects.
+            for task in waiting:
+                task.cancel()
+            _, waiting = await asyncio.wait(waiting, timeout=0.2)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def announce(self, version: int, item: str) -> None:
         """After a change of `item` was committed as `version`: here and in every worker."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from gateway.cli.client import connect, part
 from gateway.cli.errors import OK
-from gateway.cli.output import print_fields, print_json, print_table, usd, when
+from gateway.cli.output import print_fields, print_json, print_table, when
 
 COLUMNS = {
     "id": "ID",
@@ -82,9 +82,9 @@ def revoke(args: argparse.Namespace) -> int:
 
 
 def _row(item: dict[str, Any]) -> dict[str, Any]:
-    budget = item["budget_nano_usd"]
+    budget = item["budget_usd"]
     return {
         **item,
-        "budget": "-" if budget is None else f"{usd(budget)}/{item['window']}",
+        "budget": "-" if budget is None else f"${budget:.2f}/{item['window']}",
         "created": when(item["created_at"]),
     }

@@ -171,7 +171,7 @@ def _policies(commands: _Commands) -> None:
 def _records(commands: _Commands) -> None:
     group = _group(commands, "decisions", "why requests went where they went")
     listing = _command(group, "list", "records:list_decisions", "list decisions, newest first")
-    _filters(listing, "org", "key", "backend", "tier", "reason", "label")
+    _filters(listing, "org", "team", "key", "policy", "reason")
     listing.add_argument("--limit", type=_positive, default=20)
     listing.add_argument("--cursor")
     _remote(listing)
@@ -179,16 +179,19 @@ def _records(commands: _Commands) -> None:
     show.add_argument("id", metavar="ID")
     _remote(show)
     verify = _command(group, "verify", "records:verify", "verify the hash chain of the decisions")
+    _filters(verify, "org")
     _remote(verify)
     group = _group(commands, "usage", "what was used and what it cost")
     listing = _command(group, "list", "records:list_usage", "list upstream attempts, newest first")
-    _filters(listing, "org", "key", "backend", "model")
+    _filters(listing, "org", "team", "key", "policy", "backend", "model", "tier")
     listing.add_argument("--limit", type=_positive, default=20)
     listing.add_argument("--cursor")
     _remote(listing)
     summary = _command(group, "summary", "records:usage_summary", "sum tokens and cost")
-    summary.add_argument("--by", default="backend", help="what to sum by")
-    _filters(summary, "org", "key", "backend", "model")
+    summary.add_argument(
+        "--by", default="backend,model", help="of backend,model,tier,key_id,team,org,outcome,day"
+    )
+    _filters(summary, "org", "team", "key", "policy", "backend", "model", "tier")
     _remote(summary)
 
 

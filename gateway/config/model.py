@@ -54,7 +54,7 @@ class StoreConfig(Section, frozen=True):
     and no audit duty binds, without limits and cache."""
 
     url: str = ""
-    deadline_ms: float = 250.0
+    deadline_ms: float = 500.0
     lease: float = 60.0
     maxmemory_mb: int = 512
     on_failure: Literal["closed", "open"] = "closed"

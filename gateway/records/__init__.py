@@ -6,7 +6,12 @@ from gateway.records.books import LedgerBooks
 from gateway.records.chain import ChainReport, Head, append_decisions, verify_chain
 from gateway.records.database import Database, insert_or_ignore
 from gateway.records.drainer import Drainer, OutboxLag, file_records
-from gateway.records.errors import RecordsError, RecordsUnavailable, SchemaMismatch
+from gateway.records.errors import (
+    RecordsError,
+    RecordsRejected,
+    RecordsUnavailable,
+    SchemaMismatch,
+)
 from gateway.records.queries import (
     ChainedDecision,
     RecordFilter,
@@ -29,6 +34,7 @@ __all__ = [
     "OutboxLag",
     "RecordFilter",
     "RecordsError",
+    "RecordsRejected",
     "RecordsUnavailable",
     "RejectedCandidate",
     "SchemaMismatch",

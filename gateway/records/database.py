@@ -84,7 +84,7 @@ class Database:
             return
         try:
             self._engine = _make_engine(self._url)
-        except (ArgumentError, ImportError) as exc:
+        except (ArgumentError, ImportError, OSError) as exc:
             raise RecordsError(f"database url: {exc}") from exc
         # Several workers may make the tables at once; those that lose the race look again.
         for left in reversed(range(_START_TRIES)):

@@ -23,6 +23,7 @@ from gateway.store.errors import (
 _NOTHING = object()
 # The package's own annotation admits tuples of one element only.
 pack: Callable[[tuple[Any, ...]], bytes] = cast(Any, hiredis).pack_command
+_LAST_LOOK_S = 0.005
 _MAX_IN_FLIGHT = 20_000
 
 
@@ -125,7 +126,7 @@ class Link:
         out.append(packed)
         self._waiting.append(entry)
         if self._watch is None:
-            self._watch = loop.call_at(entry.deadline, self._expire)
+            self._watch = loop.call_at(entry.deadline, self._due)
 
     def drop(self, error: StoreError) -> None:
         """Close the connection and fail every call in flight."""
@@ -249,6 +250,12 @@ class Link:
         if lost_calls:
             self._health.failure()
 
+    def _due(self) -> None:
+        # When this process itself was held up, the reply may lie in the socket, unread: timers
+        # run before input. One more turn of the loop gives it the chance to be seen.
+        assert self._loop is not None
+        self._watch = self._loop.call_later(_LAST_LOOK_S, self._expire)
+
     def _expire(self) -> None:
         assert self._loop is not None
         self._watch = None
@@ -264,8 +271,9 @@ class Link:
             elif nearest is None or entry.deadline < nearest:
                 nearest = entry.deadline
         if nearest is not None:
-            self._watch = self._loop.call_at(nearest, self._expire)
-        for _ in range(failures):
+            self._watch = self._loop.call_at(nearest, self._due)
+        if failures:
+            # Calls in flight together fail together: that is one failure of the server.
             self._health.failure()
 
 

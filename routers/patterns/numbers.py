@@ -34,13 +34,24 @@ Shape = tuple[int, ...]
 _DOUBLED = str.maketrans("0123456789", "0246813579")
 
 
+class Cue(msgspec.Struct, frozen=True):
+    """Words that must stand near a number. `hints` are plain pieces of the pattern, one of which
+    is in every text that the pattern matches: far cheaper to look for."""
+
+    pattern: re.Pattern[str]
+    hints: tuple[str, ...]
+
+    def found(self, lower: str) -> bool:
+        return any([hint in lower for hint in self.hints]) and bool(self.pattern.search(lower))
+
+
 class Check(msgspec.Struct, frozen=True):
     """`cue` must be found near the number; `dashed` lets hyphens between all groups stand in
     for it. `valid` is given the bare digits."""
 
     kind: str
     valid: Callable[[str], bool]
-    cue: re.Pattern[str] | None = None
+    cue: Cue | None = None
     dashed: bool = False
 
 
@@ -82,8 +93,9 @@ def _is_finnish(digits: str) -> bool:
     return bool(hetu.is_valid(f"{digits[:6]}-{digits[6:]}"))
 
 
-def _cue(*words: str) -> re.Pattern[str]:
-    return re.compile("|".join(words))
+def _cue(*words: str) -> Cue:
+    hints = tuple(word.replace(r"\b", "").partition(" ?")[0] for word in words)
+    return Cue(re.compile("|".join(words)), hints)
 
 
 _SSN = _cue("ssn", "social security", r"\bitin\b", "tax ?payer")

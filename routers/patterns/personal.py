@@ -108,12 +108,6 @@ class _Scan:
             known = self._cues[words[0]] = any(word in lower for word in words)
         return known
 
-    def _cued(self, cue: re.Pattern[str]) -> bool:
-        known = self._cues.get(cue.pattern)
-        if known is None:
-            known = self._cues[cue.pattern] = cue.search(self._text.lower()) is not None
-        return known
-
     def _scan_groups(self, start: int, chunk: str, spans: list[tuple[int, int]]) -> None:
         for first, (left, _) in enumerate(spans):
             # What follows a decimal point is a fraction, unless the whole number is dotted.
@@ -141,12 +135,10 @@ class _Scan:
                 continue
             free = check.cue is None or (check.dashed and number.count("-") == len(shape) - 1)
             if check.cue is not None and not free:
-                if not self._cued(check.cue):
-                    continue
                 if near is None:
                     reach = slice(max(0, at - _CUE_REACH), at + len(number) + _CUE_REACH)
                     near = self._text[reach].lower()
-                free = check.cue.search(near) is not None
+                free = check.cue.found(near)
             if free and check.valid(digits):
                 self._kinds.add(check.kind)
 

@@ -251,7 +251,10 @@ async def test_a_repeated_creation_makes_one_key(cluster: Any, config: Config) -
 
 async def test_budgets_have_books_once_the_key_was_used(cluster: Any, config: Config) -> None:
     worker = await cluster.worker(config)
-    for scope in (Scope("key:configconfig", Budget(1, "month")), Scope("org:acme", Budget(1, "month"))):
+    for scope in (
+        Scope("key:configconfig", Budget(1, "month")),
+        Scope("org:acme", Budget(1, "month")),
+    ):
         balance = await worker.ledger.balance("acme", scope)
         assert balance is not None
         assert (balance.spent, balance.held) == (0, 0)

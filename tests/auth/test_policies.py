@@ -135,9 +135,7 @@ async def test_of_two_writers_one_wins(cluster: Any, owned: Config) -> None:
 async def test_a_draft_waits_for_its_activation(cluster: Any, owned: Config) -> None:
     policies = (await cluster.worker(owned)).policies
     before = policies.get("cheap")
-    draft = await policies.put(
-        "cheap", STRICT, Write("root", if_match=before.etag, activate=False)
-    )
+    draft = await policies.put("cheap", STRICT, Write("root", if_match=before.etag, activate=False))
     assert policies.get("cheap") == before
     assert await policies.version("cheap", draft.version) == draft
     with pytest.raises(PolicyStale):
@@ -175,7 +173,7 @@ async def test_rolling_back_goes_down_the_versions_that_were_active(
         ({"threshold": 3}, "threshold"),
         ({"labels": {"phi": {"tier": []}}}, "labels.phi.tier"),
         ({"labels": {"phi": {"tiers": ["moon"]}}}, "labels.phi.tiers[0]"),
-        ({"pressure": [{"left": 2, "raise_by": 0}]}, "pressure[0]"),
+        ({"pressure": [{"left": "half", "raise_by": 0}]}, "pressure[0].left"),
         ({"prefer": ["nowhere/x"]}, "prefer[0]"),
         ([], "$"),
     ],

@@ -237,7 +237,11 @@ async def test_tokens_are_corrected_at_settlement(gate: Gate, make):
 
 async def test_concurrency_and_its_release(gate: Gate, make, clock):
     scopes = (make.scope("key:abc", None, concurrency=2),)
-    assert [(await gate.enter(f"r{i}", scopes)).outcome for i in range(3)] == ["ok", "ok", "limited"]
+    assert [(await gate.enter(f"r{i}", scopes)).outcome for i in range(3)] == [
+        "ok",
+        "ok",
+        "limited",
+    ]
     await gate.settle("r0", scopes, 0)
     assert (await gate.enter("r3", scopes)).outcome == "ok"
     assert (await gate.enter("r4", scopes)).limited_kind == "concurrency"
@@ -429,7 +433,7 @@ async def test_the_sweeper_runs_in_one_worker_at_a_time(
         for name in ("one", "two")
     ]
     async with asyncio.timeout(30):
-        while await gate.books(scopes[0]) != (300, 0):
+        while await gate.books(scopes[0]) != (300, 0):  # noqa: ASYNC110 - no event to wait on
             await asyncio.sleep(0.01)
     for task in tasks:
         task.cancel()

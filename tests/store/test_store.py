@@ -92,7 +92,7 @@ async def test_a_frozen_server_hangs_nobody_and_comes_back(own: EmbeddedStore):
         with pytest.raises(StoreUnavailable, match="breaker"):
             await store.ping()
         os.kill(own.pid, signal.SIGCONT)
-        while not store.available:
+        while not store.available:  # noqa: ASYNC110 - no event to wait on
             await asyncio.sleep(0.02)
         assert (await store.call(INCR, ["m"], ["x"])) == [1, b"x"]
     await store.aclose()

@@ -1,0 +1,125 @@
+"""The records on a real PostgreSQL, where its server and driver are installed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.records import (
+    Database,
+    DecisionRecord,
+    LedgerBooks,
+    RecordFilter,
+    RecordsRejected,
+    UsageRecord,
+    encode_record,
+    file_records,
+    list_decisions,
+    list_usage,
+    summarize_usage,
+    verify_chain,
+)
+
+pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
+
+
+def _find_initdb() -> Path | None:
+    on_path = shutil.which("initdb")
+    found = [Path(on_path)] if on_path else []
+    found += sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True)
+    return found[0] if found else None
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[str]:
+    initdb = _find_initdb()
+    if initdb is None:
+        pytest.skip("no PostgreSQL server is installed")
+    folder = Path(tempfile.mkdtemp(prefix="th-pg-"))
+    # PostgreSQL refuses to run as root; an unprivileged user is at hand wherever root is.
+    who = {"user": "nobody", "group": "nogroup"} if os.geteuid() == 0 else {}
+    if who:
+        shutil.chown(folder, **who)
+    data = folder / "data"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder, **who}
+    subprocess.run([initdb, "-D", data, "-U", "th", "-A", "trust", "-N"], check=True, **quiet)
+    options = f"-c listen_addresses= -k {folder} -c fsync=off"
+    pg_ctl = initdb.with_name("pg_ctl")
+    subprocess.run(
+        [pg_ctl, "-D", data, "-o", options, "-w", "-l", folder / "log", "start"],
+        check=True,
+        **quiet,
+    )
+    yield f"postgresql+psycopg://th@/postgres?host={folder}"
+    subprocess.run([pg_ctl, "-D", data, "-m", "immediate", "stop"], check=True, **quiet)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+async def database(cluster: str) -> AsyncIterator[Database]:
+    database = Database(cluster)
+    await database.start()
+    yield database
+    await database.write(
+        lambda connection: [
+            connection.exec_driver_sql(f"TRUNCATE {table}")
+            for table in ("usage_records", "decision_records", "chain_heads", "ledger_marks")
+        ]
+    )
+    await database.aclose()
+
+
+def decision(i: int) -> DecisionRecord:
+    return DecisionRecord(f"d{i}", f"r{i}", 1000.1 + i, "acme", labels=("eu",), reason="policy")
+
+
+async def test_filing_and_asking(database: Database):
+    usage = UsageRecord("a1", "r1", 86_400.7, "acme", key_id="abc", tags=("x",), cost_nano=7)
+    for _ in range(2):
+        await database.write(file_records, [usage, decision(1), decision(2)])
+    assert await database.read(list_usage, RecordFilter()) == ([usage], None)
+    assert (await database.read(list_decisions, RecordFilter()))[0] == [decision(2), decision(1)]
+    (total,) = await database.read(summarize_usage, RecordFilter(), ("day", "backend"))
+    assert (total.group["day"], total.cost_nano) == ("1970-01-02", 7)
+
+
+async def test_writers_at_once_make_one_chain(database: Database, cluster: str):
+    others = [Database(cluster) for _ in range(3)]
+    await asyncio.gather(*(other.start() for other in others))
+    batches = [[decision(i) for i in range(n, n + 5)] for n in range(0, 60, 3)]
+    await asyncio.gather(
+        *(others[i % 3].write(file_records, batch) for i, batch in enumerate(batches))
+    )
+    (report,) = await database.read(verify_chain)
+    assert (report.ok, report.rows) == (True, 62)
+    for other in others:
+        await other.aclose()
+
+
+async def test_rows_it_cannot_hold_are_told_from_its_absence(database: Database):
+    with pytest.raises(RecordsRejected):
+        await database.write(
+            file_records, [UsageRecord("a1", "r1", 1.0, "acme", prompt_tokens=2**63)]
+        )
+    await database.write(file_records, [UsageRecord("a2", "r1", 1.0, "acme", error="a\0b")])
+    assert (await database.read(list_usage, RecordFilter()))[0][0].error == "a\ufffdb"
+
+
+async def test_what_a_scope_has_spent(database: Database):
+    books = LedgerBooks(database)
+    assert await books.mark("acme", "key:abc")
+    assert not await books.mark("acme", "key:abc")
+    filed = UsageRecord("a1", "r1", 10.0, "acme", key_id="abc", cost_nano=2**40)
+    waiting = UsageRecord("a2", "r2", 11.0, "acme", key_id="abc", cost_nano=5)
+    await database.write(file_records, [filed])
+    outbox = [[b"1-0", [b"r", encode_record(filed), b"r", encode_record(waiting)]]]
+    assert await books.spent("acme", "key:abc", (0.0, 20.0), outbox) == 2**40 + 5
+    assert await books.spent("acme", "key:abc", (0.0, 11.0), outbox) == 2**40
+    assert await books.spent("acme", "org:acme", None, outbox) == 2**40 + 5
