@@ -24,7 +24,7 @@ from routers.decide import ActivePolicy, filter_candidates, needs_score, plan
 from routers.patterns import Detection, detect
 from routers.residency import LabelError, audit_required, combine
 from routers.text import all_text, needed_capabilities, opaque_content, turns_of
-from routers.types import Decision, Need, Policy, Query
+from routers.types import Decision, Need, Operation, Policy, Query
 
 # Above this, detection and counting leave the event loop.
 _LONG_TEXT = 64 * 1024
@@ -169,12 +169,12 @@ def query(ex: Exchange) -> Query:
 def refuse_if_empty(ex: Exchange) -> None:
     """Raises the GatewayError for a request that no candidate may serve."""
     if ex.decision is not None and ex.decision.refusal is not None:
-        raise refusal(ex.decision, ex.inbound.model)
+        raise refusal(ex.decision, ex.inbound)
 
 
-def refusal(decision: Decision, model: str) -> GatewayError:
+def refusal(decision: Decision, inbound: Inbound) -> GatewayError:
     """The answer to a request with an empty plan: it names the filter and its reason."""
-    step = decision.refusal
+    step, model = decision.refusal, inbound.model
     reasons = [r for r in decision.rejected if r.filter == step]
     why = f"{reasons[0].candidate}: {reasons[0].reason}" if reasons else "no backend is configured"
     if step == "residency":
@@ -194,9 +194,7 @@ def refusal(decision: Decision, model: str) -> GatewayError:
             retry=False,
         )
     if step == "capability":
-        too_long = all("context window" in r.reason for r in reasons)
-        code = "context_length_exceeded" if too_long else "unsupported_parameter"
-        return bad_request(f"No backend can serve this request. {why}.", _param(reasons), code)
+        return _incapable([f"{r.candidate}: {r.reason}" for r in reasons], inbound)
     if step == "health":
         return unavailable("backends_unavailable", f"No backend is available. {why}.")
     if step == "unknown_model":
@@ -204,21 +202,46 @@ def refusal(decision: Decision, model: str) -> GatewayError:
     return unavailable("no_backend", "No backend is configured.", retry_after=None)
 
 
-_PARAMS = {
-    "tools": "tools",
-    "vision": "messages",
-    "audio": "messages",
-    "json_object": "response_format",
-    "json_schema": "response_format",
-    "logprobs": "logprobs",
-    "n": "n",
-    "output tokens": "max_tokens",
-    "context window": "messages",
+def _incapable(reasons: list[str], inbound: Inbound) -> GatewayError:
+    """Told by the candidate that came nearest: one that would do for a smaller request says more
+    than one of another kind."""
+    why, param, code = reasons[0], "model", "unsupported_parameter"
+    size = _first(reasons, "context window of ")
+    output = _first(reasons, " output tokens, ")
+    lacking = [reason for reason in reasons if ": lacks " in reason]
+    if size is not None:
+        why, param, code = size, _CONTENT[inbound.operation], "context_length_exceeded"
+    elif output is not None:
+        why = output
+        newer = inbound.body.get("max_completion_tokens")
+        param = "max_completion_tokens" if newer else "max_tokens"
+    elif lacking:
+        why = min(lacking, key=len)
+        missing = why.rpartition(": lacks ")[2].split(", ")
+        param = _param(missing[0], inbound)
+    return bad_request(f"No backend can serve this request. {why}.", param, code)
+
+
+def _first(reasons: list[str], part: str) -> str | None:
+    return next((reason for reason in reasons if part in reason), None)
+
+
+_CONTENT: dict[Operation, str] = {
+    "chat": "messages",
+    "completions": "prompt",
+    "embeddings": "input",
+}
+# The fields that may ask for a capability; what none of them does, the content did.
+_FIELDS = {
+    "tools": ("tools", "functions"),
+    "json_object": ("response_format",),
+    "json_schema": ("response_format",),
+    "logprobs": ("logprobs", "top_logprobs"),
+    "n": ("n", "best_of"),
+    "audio": ("audio", "modalities"),
 }
 
 
-def _param(reasons: list[Any]) -> str | None:
-    for word, param in _PARAMS.items():
-        if any(word in r.reason for r in reasons):
-            return param
-    return None
+def _param(capability: str, inbound: Inbound) -> str:
+    given = (f for f in _FIELDS.get(capability, ()) if inbound.body.get(f) is not None)
+    return next(given, _CONTENT[inbound.operation])

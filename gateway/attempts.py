@@ -18,8 +18,6 @@ from backends.errors import (
     BackendError,
     ContextTooLong,
     FirstTokenTimeout,
-    StreamIdle,
-    StreamTruncated,
     UpstreamTimeout,
 )
 from backends.retry import NextCandidate, Progress, Retry, RetryPolicy, next_step
@@ -32,8 +30,9 @@ from gateway.runtime import Runtime
 from gateway.settlement import Settler
 from routers.types import Candidate
 
-# Failures after which the upstream may have worked, and charged, for the prompt.
-_MAY_HAVE_CHARGED = (FirstTokenTimeout, UpstreamTimeout, StreamTruncated, StreamIdle)
+# Failures before a status after which the upstream may have worked, and charged, for the prompt.
+# Once it said 200, it may have in any case.
+_MAY_HAVE_CHARGED = (FirstTokenTimeout, UpstreamTimeout)
 
 
 BREAKER_OPEN = "breaker_open"
@@ -215,18 +214,19 @@ class Caller:
                     ex.attempts.pop()
                 else:
                     self._failed(ex, attempt, error)
-                following = self._next(plan, at, error)
+                following = self._next(ex, at, error)
                 left = 0 if following is None else len(plan) - following
                 progress = Progress(here, len(ex.attempts), left, self._left(ex))
                 budget = self._runtime.catalog.retry_budget
                 step = next_step(error, progress, self._policy, budget, random)
                 if isinstance(step, Retry):
                     await self._wait(ex, step.delay)
-                    continue
-                if not isinstance(step, NextCandidate) or following is None:
+                    following = at
+                elif not isinstance(step, NextCandidate) or following is None:
                     raise
-                at = following + await self._gate.move(ex, plan[following:])
-                here = 0
+                following += await self._gate.move(ex, plan[following:])
+                if following != at:
+                    at, here = following, 0
 
     def _attempt(self, ex: Exchange, candidate: Candidate) -> Attempt:
         attempt = Attempt(new_id("att_"), len(ex.attempts) + 1, candidate, perf_counter())
@@ -277,7 +277,7 @@ class Caller:
         return Timeouts(base.connect, base.first_token, base.idle, max(left, 0.001))
 
     def _failed(self, ex: Exchange, attempt: Attempt, error: BackendError) -> None:
-        worked = isinstance(error, _MAY_HAVE_CHARGED) or attempt.text_bytes > 0
+        worked = attempt.connected or isinstance(error, _MAY_HAVE_CHARGED)
         if worked and attempt.usage is None:
             attempt.usage = Usage(
                 prompt=ex.need.prompt_tokens,
@@ -292,9 +292,16 @@ class Caller:
         attempt.usage = Usage(prompt=ex.need.prompt_tokens, estimated=True)
         attempt.cost = self._runtime.catalog.cost(attempt)
 
-    def _next(self, plan: tuple[Candidate, ...], at: int, error: BackendError) -> int | None:
-        """The next candidate worth asking after this error."""
-        window = plan[at].context_window if isinstance(error, ContextTooLong) else 0
+    def _next(self, ex: Exchange, at: int, error: BackendError) -> int | None:
+        """The next candidate worth asking after this error: after a context that was too long,
+        one with a larger window, once."""
+        assert ex.decision is not None
+        plan = ex.decision.plan
+        window = 0
+        if isinstance(error, ContextTooLong):
+            if any(isinstance(a.error, ContextTooLong) for a in ex.attempts[:-1]):
+                return None
+            window = plan[at].context_window
         for index in range(at + 1, len(plan)):
             if not window or plan[index].context_window > window:
                 return index

@@ -5,6 +5,7 @@ The statuses and codes follow the OpenAI error form (all four keys, `code` a str
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Any
 
 import msgspec
@@ -56,7 +57,7 @@ class GatewayError(Exception):
         if self.retry is not None:
             found.append((b"x-should-retry", b"true" if self.retry else b"false"))
         if self.retry_after is not None:
-            seconds = min(MAX_RETRY_AFTER, max(1, round(self.retry_after + 0.5)))
+            seconds = min(MAX_RETRY_AFTER, max(1, ceil(self.retry_after)))
             found.append((b"retry-after", str(seconds).encode()))
         if self.status == 401:
             found.append((b"www-authenticate", b"Bearer"))
@@ -140,9 +141,7 @@ _TABLE: tuple[tuple[type[upstream.BackendError], _Out], ...] = (
 def from_upstream(error: upstream.BackendError) -> GatewayError:
     """Every candidate was tried, or none may be: so the client's SDK should not try again by
     itself, except where the upstream said when."""
-    for kind, out in _TABLE:
-        if isinstance(error, kind):
-            break
+    out = next(out for kind, out in _TABLE if isinstance(error, kind))
     code: str | None = out.code
     if isinstance(error, upstream.InvalidUpstreamRequest):
         code = error.code

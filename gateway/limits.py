@@ -6,12 +6,14 @@ the score after a miss, and the reservation once the plan is known.
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 
 from gateway.cache import CachedAnswer, Partition, cache_key, decode_answer
-from gateway.errors import GatewayError, budget_exceeded, rate_limited, unavailable
+from gateway.errors import GatewayError, bad_request, budget_exceeded, rate_limited, unavailable
 from gateway.exchange import Exchange
-from gateway.ledger import Enter, Entered, Reserve
+from gateway.ledger import AmountTooLarge, Enter, Entered, LedgerError, Reserve
 from gateway.runtime import Runtime
 from gateway.settlement import Settler
 from gateway.store.errors import StoreError, StoreTimeout
@@ -36,17 +38,18 @@ class Gate:
         """
         ex.cache_key = self._key(ex)
         decision = ex.decision
-        entered = await self._ask(ex, self._enter(ex, decision))
-        if entered is None:
-            return None
-        ex.entered = entered
-        if entered.outcome == "hit" and entered.cached is not None:
+        request = self._enter(ex, decision)
+        entered = await self._ask(ex, request)
+        if entered is not None and entered.cached is not None:
             hit = self._fresh(ex, entered.cached)
             if hit is not None:
-                ex.cache = "hit"
+                ex.entered, ex.cache = entered, "hit"
                 return hit
             # Too old for this client, or of an older format: go on without the cache.
-            ex.entered = entered = await self._again(ex, decision)
+            entered = await self._ask(ex, msgspec.structs.replace(request, cache_key=None))
+        ex.entered = entered
+        if entered is None:
+            return None
         if entered.outcome == "limited":
             raise limit_error(entered)
         self._settler.took(ex)
@@ -60,11 +63,7 @@ class Gate:
         assert decision is not None
         if ex.reserved or decision.refusal is not None or ex.entered is None:
             return
-        request = self._reserve(ex, decision.plan, 0)
-        try:
-            entered = await self._runtime.ledger.reserve(request)
-        except StoreError as exc:
-            raise self._down(ex, exc) from exc
+        entered = await self._hold(ex, self._reserve(ex, decision.plan, 0))
         self._reserved(ex, decision, entered)
 
     async def move(self, ex: Exchange, rest: tuple[Candidate, ...]) -> int:
@@ -73,10 +72,7 @@ class Gate:
         Raises GatewayError when none is, or the store is gone."""
         if ex.entered is None or ex.spent + rest[0].worst_cost <= ex.held:
             return 0
-        try:
-            entered = await self._runtime.ledger.reserve(self._reserve(ex, rest, ex.spent))
-        except StoreError as exc:
-            raise self._down(ex, exc) from exc
+        entered = await self._hold(ex, self._reserve(ex, rest, ex.spent))
         self._check(entered)
         index = entered.index or 0
         ex.held = ex.spent + rest[index].worst_cost
@@ -130,9 +126,23 @@ class Gate:
             booked=booked,
         )
 
+    async def _hold(self, ex: Exchange, request: Reserve) -> Entered:
+        try:
+            return await self._runtime.ledger.reserve(request)
+        except StoreError as exc:
+            raise self._down(ex, exc) from exc
+        except LedgerError as exc:
+            raise refused(exc) from exc
+
     async def _ask(self, ex: Exchange, request: Enter) -> Entered | None:
         try:
             return await self._runtime.ledger.enter(request)
+        except asyncio.CancelledError:
+            # The client left; the script may have run, or will: settling at no cost undoes it.
+            self._settler.took(ex)
+            raise
+        except LedgerError as exc:
+            raise refused(exc) from exc
         except StoreError as exc:
             if isinstance(exc, StoreTimeout):
                 # The script may have run, or may run late: settling at no cost undoes it.
@@ -142,13 +152,6 @@ class Gate:
                 raise error from exc
             ex.cache_key, ex.cache = None, "unavailable"
             return None
-
-    async def _again(self, ex: Exchange, decision: Decision | None) -> Entered:
-        request = msgspec.structs.replace(self._enter(ex, decision), cache_key=None)
-        try:
-            return await self._runtime.ledger.enter(request)
-        except StoreError as exc:
-            raise self._down(ex, exc) from exc
 
     def _bound(self, ex: Exchange) -> bool:
         return any(scope.budget is not None for scope in ex.principal.scopes)
@@ -203,6 +206,14 @@ def priced_out(decision: Decision, count: int) -> Decision:
         reason="budget" if rest else "",
         refusal=None if rest else "budget",
     )
+
+
+def refused(error: LedgerError) -> GatewayError:
+    """What the ledger does not do: for a request whose lease ran out while its worker stood still,
+    or for an amount that no budget can hold."""
+    if isinstance(error, AmountTooLarge):
+        return bad_request("The request may cost more than any budget can hold.", "max_tokens")
+    return unavailable("lease_expired", "The request waited too long and lost its place.")
 
 
 def limit_error(entered: Entered) -> GatewayError:

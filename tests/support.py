@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import psutil
 
-START_SECONDS = 40.0
+START_SECONDS = 90.0
 
 
 def free_port() -> int:

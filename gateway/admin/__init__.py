@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from gateway.admin.context import AdminContext
 from gateway.admin.problems import Problem, problem, problem_handler
-from gateway.admin.router import PATH, admin_router, router_for
+from gateway.admin.router import COMPONENTS, PATH, admin_router, router_for
 
 __all__ = [
+    "COMPONENTS",
     "PATH",
     "AdminContext",
     "Problem",

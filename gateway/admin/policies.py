@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from litestar import Response, get, post, put
-from litestar.params import JSONBody
+from litestar.params import FromPath, JSONBody
 
 from gateway.admin.context import Context
 from gateway.admin.fields import IfMatch, IfNoneMatch, Name, check_name, split_action
@@ -72,8 +72,8 @@ async def policy_history(context: Context, name: Name) -> RevisionList:
 
 
 @get("/policies/{name:str}/versions/{version:int}", summary="One version of a policy")
-async def get_version(context: Context, name: Name, version: Name) -> Response[PolicyView]:
-    found = await context.policies.version(check_name(name), _version(version))
+async def get_version(context: Context, name: Name, version: FromPath[int]) -> Response[PolicyView]:
+    found = await context.policies.version(check_name(name), _version(str(version)))
     active = any(p.etag == found.etag and p.name == name for p in context.policies.active())
     return _tagged(found, active)
 
@@ -127,7 +127,7 @@ def _comment(text: str) -> str:
 
 
 def _version(text: str) -> int:
-    # SQL integers have an end; ten digits are more versions than there will ever be.
-    if not (text.isascii() and text.isdigit() and len(text) <= 10):
-        raise invalid("version", "must be a number")
+    # SQL integers have an end; two thousand million are more versions than there will ever be.
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and int(text) < 2**31):
+        raise invalid("version", "must be a number below 2**31")
     return int(text)

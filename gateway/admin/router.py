@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from litestar import Router
 from litestar.di import Provide
+from litestar.openapi.spec import Components, SecurityScheme
 
-from gateway.admin import budgets, keys, policies, system
+from gateway.admin import budgets, keys, policies, records, system
 from gateway.admin.context import AdminContext, Explain
 from gateway.admin.guard import refuse_unknown_query, require_token
 from gateway.admin.problems import EXCEPTION_HANDLERS
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 PATH = "/admin/v1"
 MAX_BODY = 1 << 20
+SCHEME = "adminToken"
+
+# For the application's OpenAPIConfig(components=...): the routes refer to it by name.
+COMPONENTS = Components(security_schemes={SCHEME: SecurityScheme(type="http", scheme="bearer")})
 
 
 def admin_router(runtime: Callable[[], Runtime], explain: Explain, admin_token: str) -> Router:
@@ -53,6 +58,7 @@ def router_for(context: Callable[[], AdminContext], admin_token: str) -> Router:
             *policies.HANDLERS,
             *keys.HANDLERS,
             *budgets.HANDLERS,
+            *records.HANDLERS,
             *system.HANDLERS,
         ],
         guards=[require_token(admin_token), refuse_unknown_query],
@@ -61,5 +67,5 @@ def router_for(context: Callable[[], AdminContext], admin_token: str) -> Router:
         request_max_body_size=MAX_BODY,
         response_headers={"cache-control": "no-store"},
         tags=["admin"],
-        security=[{"adminToken": []}],
+        security=[{SCHEME: []}],
     )

@@ -32,6 +32,13 @@ _REQUEST_HEADERS = {
 }
 
 
+_ERROR_BODY = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+
+
+def _errors(*codes: str) -> dict[str, Any]:
+    return {code: {"description": _ERRORS[code], "content": _ERROR_BODY} for code in codes}
+
+
 def _post(summary: str, required: list[str], properties: dict[str, Any]) -> dict[str, Any]:
     schema = {
         "type": "object",
@@ -39,13 +46,7 @@ def _post(summary: str, required: list[str], properties: dict[str, Any]) -> dict
         "properties": properties,
         "additionalProperties": True,
     }
-    responses: dict[str, Any] = {
-        code: {
-            "description": text,
-            "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
-        }
-        for code, text in _ERRORS.items()
-    }
+    responses = _errors(*_ERRORS)
     responses["200"] = {
         "description": "the answer, as JSON or as an event stream",
         "content": {"application/json": {}, "text/event-stream": {}},
@@ -63,6 +64,30 @@ def _post(summary: str, required: list[str], properties: dict[str, Any]) -> dict
             "responses": responses,
         }
     }
+
+
+def _get(summary: str, answer: str, kind: str = "application/json") -> dict[str, Any]:
+    """An operation that needs no key."""
+    responses: dict[str, Any] = {"200": {"description": answer, "content": {kind: {}}}}
+    return {"summary": summary, "tags": ["operations"], "responses": responses}
+
+
+def _ready(summary: str) -> dict[str, Any]:
+    operation = _get(summary, "ready")
+    operation["responses"]["503"] = {
+        "description": "not ready",
+        "content": {"application/json": {}},
+    }
+    operation["parameters"] = [
+        {
+            "name": "verbose",
+            "in": "query",
+            "description": "with the store, the router, backends and labels",
+            "allowEmptyValue": True,
+            "schema": {"type": "string"},
+        }
+    ]
+    return {"get": operation}
 
 
 _MODEL = {"type": "string", "description": "auto, auto:POLICY, an alias, or BACKEND/MODEL"}
@@ -90,9 +115,39 @@ PATHS: dict[str, Any] = {
             "summary": "Aliases, policies and the models of every backend",
             "tags": ["v1"],
             "security": [{"bearer": []}],
-            "responses": {"200": {"description": "a list of models with tier and jurisdiction"}},
+            "responses": {
+                "200": {
+                    "description": "a list of models with tier and jurisdiction",
+                    "content": {"application/json": {}},
+                },
+                **_errors("401", "503"),
+            },
         }
     },
+    "/v1/models/{model}": {
+        "get": {
+            "summary": "One of them",
+            "tags": ["v1"],
+            "security": [{"bearer": []}],
+            "parameters": [
+                {
+                    "name": "model",
+                    "in": "path",
+                    "required": True,
+                    "description": "may hold slashes, as in BACKEND/MODEL",
+                    "schema": {"type": "string"},
+                }
+            ],
+            "responses": {
+                "200": {"description": "the model", "content": {"application/json": {}}},
+                **_errors("401", "404", "503"),
+            },
+        }
+    },
+    "/livez": {"get": _get("Is the process alive", "ok", "text/plain")},
+    "/readyz": _ready("May it be sent requests"),
+    "/health": _ready("The same"),
+    "/metrics": {"get": _get("Metrics of all workers", "Prometheus text", "text/plain")},
 }
 _ERROR_SCHEMA = {
     "type": "object",
@@ -120,7 +175,8 @@ def document(app_schema: dict[str, Any]) -> dict[str, Any]:
     components["schemas"] = {**components.get("schemas", {}), "Error": _ERROR_SCHEMA}
     components["securitySchemes"] = {
         **components.get("securitySchemes", {}),
-        "bearer": {"type": "http", "scheme": "bearer"},
+        "bearer": {"type": "http", "scheme": "bearer", "description": "a client key, th-..."},
+        "adminToken": {"type": "http", "scheme": "bearer", "description": "the admin token"},
     }
     merged["components"] = components
     return merged
@@ -175,9 +231,7 @@ def handlers() -> list[Any]:
         return Response(
             page(merged(request)),
             media_type="text/html",
-            headers={
-                "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"
-            },
+            headers={"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'"},
         )
 
     return [openapi, docs]

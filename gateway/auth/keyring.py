@@ -50,10 +50,11 @@ class Keyring:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.clock = clock
+        # Fits no key; `start` puts the real one in its place.
+        self.hasher = KeyHasher(b"")
         self.given_keys: dict[str, tuple[str, KeyInfo]] = {}
         self.given_scopes: dict[str, ScopeInfo] = {}
         self._config = config
-        self._hasher: KeyHasher | None = None
         self._database = database
         self._ledger = ledger
         self._watch = Watch(TOPIC, store, self._read_version, self._changed, (RecordsError,))
@@ -65,7 +66,7 @@ class Keyring:
     async def start(self) -> None:
         """Take the configuration's keys and open their books, then watch for changes. Raises
         ConfigError, RecordsError."""
-        self._hasher = KeyHasher(hash_key(self._config))
+        self.hasher = KeyHasher(hash_key(self._config))
         self.given_keys = config_keys(self._config)
         self.given_scopes = config_scopes(self._config)
         await self._watch.start()
@@ -107,12 +108,6 @@ class Keyring:
         for scope in principal.scopes:
             if scope.budget is not None:
                 await self._ledger.provision(principal.org, scope)
-
-    @property
-    def hasher(self) -> KeyHasher:
-        """There after `start`."""
-        assert self._hasher is not None, "the keyring has not been started"
-        return self._hasher
 
     def scopes(self) -> dict[str, ScopeInfo]:
         """All teams and organisations that have terms, by id, as this worker knows them."""

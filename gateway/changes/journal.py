@@ -70,4 +70,6 @@ def list_changes(connection: sa.Connection, before_id: int | None, limit: int) -
     query = sa.select(admin_log).order_by(admin_log.c.id.desc()).limit(limit)
     if before_id is not None:
         query = query.where(admin_log.c.id < before_id)
-    return [msgspec.convert(dict(row), LogEntry) for row in connection.execute(query).mappings()]
+    names = LogEntry.__struct_fields__
+    rows = connection.execute(query).mappings()
+    return [LogEntry(**{name: row[name] for name in names}) for row in rows]

@@ -79,6 +79,10 @@ def connect(args: argparse.Namespace) -> AdminClient:
         config = load_config(args.config) if args.config else _default()
         url = url or _local_url(config)
         token = token or config.admin.token or _read_token(Path(config.data_dir) / TOKEN_FILE)
+    if not (token and token.isascii() and token.isprintable()):
+        raise CliError("the admin token must be printable ASCII", USAGE)
+    if not url.startswith(("http://", "https://")):
+        raise CliError("--url must start with http:// or https://", USAGE)
     return AdminClient(url, token)
 
 
@@ -102,7 +106,7 @@ def _local_url(config: Config) -> str:
 
 def _read_token(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8").strip()
+        return path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as exc:
         raise CliError(
             f"no admin token: give --token, {TOKEN_VARIABLE}, or --config; {path} cannot be read",

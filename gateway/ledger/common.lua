@@ -219,7 +219,7 @@ local function hold(scopes, costs, r, booked)
     local fits = cost == 0 or not missing
     if fits and cost > 0 then
       for _, e in ipairs(held) do
-        if e.s + booked - e.booked - e.held + cost > e.limit then fits = false break end
+        if e.s + booked - e.booked + e.h - e.held + cost > e.limit then fits = false break end
       end
     end
     if fits then chosen = index break end

@@ -51,7 +51,8 @@ class Write(msgspec.Struct, frozen=True):
 
 class Policies:
     """`get` is a lookup in memory. A change by any worker is in force in all of them within a
-    second; while the database is away the last known policies stay in force.
+    second; while the database is away the last known policies stay in force. Before `start` the
+    configuration's own policies are there, which is what an offline explanation needs.
 
     Writes raise PolicyReadOnly when the source is the file, and PoliciesUnavailable.
     """
@@ -69,6 +70,8 @@ class Policies:
         self._checker = Checker(config)
         self._watch = Watch(TOPIC, store, self._read_version, self._changed, (RecordsError,))
         self._active: dict[str, PolicyVersion] = {}
+        for name, policy in config.policies.items():
+            self._put(from_file(name, policy))
 
     @property
     def source(self) -> str:
@@ -81,15 +84,13 @@ class Policies:
 
     async def start(self) -> None:
         """Raises RecordsError, and ConfigError when the default policy is not there."""
-        if self.source == "file":
-            for name, policy in self._config.policies.items():
-                self._put(from_file(name, policy))
-        else:
+        if self.source == "database":
             await self._seed()
             await self._watch.start()
+            self._active = {}
             await self._changed(None)
         if self.default not in self._active:
-            raise ConfigError("policy.default", f"the database has no policy {self.default!r}")
+            raise ConfigError("policy.default", f"there is no policy {self.default!r}")
 
     async def aclose(self) -> None:
         await self._watch.aclose()

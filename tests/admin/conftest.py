@@ -15,7 +15,7 @@ import uvicorn
 from litestar import Litestar
 from litestar.openapi import OpenAPIConfig
 
-from gateway.admin import AdminContext, problem_handler, router_for
+from gateway.admin import COMPONENTS, AdminContext, problem_handler, router_for
 from gateway.auth import KeyAdmin, Keyring, Principal, format_key
 from gateway.config import Config
 from gateway.config.load import default_policy
@@ -120,13 +120,13 @@ class Gateway:
         app = Litestar(
             [router_for(lambda: context, TOKEN)],
             exception_handlers={Exception: problem_handler},
-            openapi_config=OpenAPIConfig(title="Test", version="0", path="/schema"),
+            openapi_config=OpenAPIConfig(title="Test", version="0", components=COMPONENTS),
             logging_config=None,
         )
         config = uvicorn.Config(app, ws="none", log_level="critical", access_log=False)
         self._server = uvicorn.Server(config)
         task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
-        while not self._server.started:
+        while not self._server.started:  # noqa: ASYNC110 - the server has no event for it
             await asyncio.sleep(0.01)
         self._ready.set()
         await task

@@ -44,10 +44,11 @@ SCRIPTED_CAN = (
     ' "json_schema", "vision"]'
 )
 
+PAID = "input = 2.0, output = 9.0"
+
 
 def config(engine: str, upstream: str) -> str:
-    return (
-        f"""
+    return f"""
 data_dir = "data"
 
 [server]
@@ -86,14 +87,15 @@ models.tiny = {{ capabilities = {MESSAGES_CAN}, context_window = 8192 }}
 provider = "vllm"
 base_url = "{upstream}/v1"
 facts = {{ jurisdiction = "us" }}
-models.ok = {{ upstream = "scripted:ok", capabilities = {SCRIPTED_CAN}, input = 2.0, output = 9.0 }}
-models.other = {{ upstream = "scripted:latency=0", capabilities = {SCRIPTED_CAN}, input = 2.0, output = 9.0 }}
+models.ok = {{ upstream = "scripted:ok", capabilities = {SCRIPTED_CAN}, {PAID} }}
+models.other = {{ upstream = "scripted:latency=0", capabilities = {SCRIPTED_CAN}, {PAID} }}
+models.plain = {{ upstream = "scripted:ok", capabilities = ["chat", "stream"], {PAID} }}
 
 [backends.messages]
 provider = "anthropic"
 base_url = "{upstream}/v1"
 facts = {{ jurisdiction = "us" }}
-models.ok = {{ upstream = "scripted:ok", capabilities = {SCRIPTED_CAN}, input = 2.0, output = 9.0 }}
+models.ok = {{ upstream = "scripted:ok", capabilities = {SCRIPTED_CAN}, {PAID} }}
 
 [backends.dead]
 provider = "vllm"
@@ -102,7 +104,7 @@ models.gone = {{ input = 0.0, output = 0.0 }}
 
 [aliases]
 scripted = "scripted/ok"
-another = "scripted/other"
+"scripted:latency=0" = "scripted/other"
 
 # No backend has the fact.
 [policies.default]
@@ -134,9 +136,7 @@ concurrency = 1
 [[keys]]
 key = "${{SECRET}}"
 labels = ["secret"]
-"""
-        + "".join(_fault(name, model, upstream) for name, model in FAULTS.items())
-    )
+""" + "".join(_fault(name, model, upstream) for name, model in FAULTS.items())
 
 
 def _fault(name: str, model: str, upstream: str) -> str:
@@ -215,12 +215,16 @@ def http(tollhouse: Gateway) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def refused(http: httpx.Client) -> Callable[[], float]:
-    """How many requests the gateway has refused so far, by its own metrics."""
+def requests(http: httpx.Client) -> Callable[[], dict[str, float]]:
+    """How many requests the gateway has answered and refused so far, by its own metrics."""
 
-    def count() -> float:
+    def count() -> dict[str, float]:
         text = http.get("/metrics").text
-        return sum(map(float, re.findall(r"^tollhouse_refused_total\{.*\} (\S+)$", text, re.M)))
+        found = {}
+        for name in ("requests", "refused"):
+            samples = re.findall(rf"^tollhouse_{name}_total\{{.*\}} (\S+)$", text, re.M)
+            found[name] = sum(map(float, samples))
+        return found
 
     return count
 

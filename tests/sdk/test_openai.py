@@ -73,9 +73,7 @@ async def test_async_chat_and_stream(aclient: openai.AsyncOpenAI, model: str) ->
 
 @BOTH
 @pytest.mark.parametrize("wanted", [None, {}, {"include_usage": False}, {"include_usage": True}])
-def test_stream_shows_usage_only_when_asked(
-    strict: openai.OpenAI, model: str, wanted: Any
-) -> None:
+def test_stream_shows_usage_only_when_asked(strict: openai.OpenAI, model: str, wanted: Any) -> None:
     options = {} if wanted is None else {"stream_options": wanted}
     chunks = list(
         strict.chat.completions.create(
@@ -159,7 +157,8 @@ def test_tool_call_and_result(
             }
         ],
     }
-    result = {"role": "tool", "tool_call_id": call.id, "content": '{"temperature": 18, "sky": "sunny"}'}
+    weather = '{"temperature": 18, "sky": "sunny"}'
+    result = {"role": "tool", "tool_call_id": call.id, "content": weather}
     said = strict.chat.completions.create(
         model=model,
         messages=[*asked["messages"], turn, result],
@@ -178,9 +177,10 @@ def test_tools_are_not_used_without_need(client: openai.OpenAI, model: str) -> N
     assert answer.choices[0].message.content == GREETING
 
 
-def test_json_schema_parsed_into_a_model(client: openai.OpenAI) -> None:
+@pytest.mark.parametrize("model", ["engine/tiny", "scripted/ok", "messages/ok"])
+def test_json_schema_parsed_into_a_model(client: openai.OpenAI, model: str) -> None:
     answer = client.chat.completions.parse(
-        model="engine/tiny",
+        model=model,
         messages=user("Give me a JSON object with name and age."),
         response_format=Person,
         temperature=0,
@@ -324,9 +324,7 @@ def test_headers_of_a_raw_response(client: openai.OpenAI, model: str) -> None:
 
 
 def test_cost_of_a_paid_model(client: openai.OpenAI) -> None:
-    raw = client.chat.completions.with_raw_response.create(
-        model="scripted", messages=user("Hello")
-    )
+    raw = client.chat.completions.with_raw_response.create(model="scripted", messages=user("Hello"))
     usage = raw.parse().usage
     assert usage is not None
     dollars = (2 * usage.prompt_tokens + 9 * usage.completion_tokens) / 1_000_000
@@ -346,6 +344,19 @@ def test_unknown_fields_pass_both_ways(client: openai.OpenAI) -> None:
     chunks: list[Any] = list(client.chat.completions.create(**asked, stream=True))
     assert fold(chunks) == ("yes", ["stop"])
     assert any(getattr(chunk, "timings", None) for chunk in chunks[:-1])
+
+
+def test_what_the_other_dialect_lacks_is_named(client: openai.OpenAI) -> None:
+    """A hint is left out and said to be; what would change the answer is refused."""
+    asked: Any = {"model": "claude/tiny", "messages": user("Hello"), "temperature": 0}
+    raw = client.chat.completions.with_raw_response.create(**asked, seed=7, store=True)
+    assert set(raw.headers["x-tollhouse-dropped-params"].split(",")) == {"seed", "store"}
+    assert raw.parse().choices[0].message.content == GREETING
+    for param, fields in (("n", {"n": 2}), ("logit_bias", {"logit_bias": {"1": 5}})):
+        with pytest.raises(openai.BadRequestError) as failed:
+            client.chat.completions.create(**asked, **fields)
+        assert failed.value.param == param
+        assert failed.value.code == "unsupported_parameter"
 
 
 def test_pictures_need_a_model_that_sees(client: openai.OpenAI, png: bytes) -> None:

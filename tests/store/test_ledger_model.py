@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -237,9 +236,9 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 @pytest.fixture
-def url(server: EmbeddedStore) -> Iterator[str]:
+def url(server: EmbeddedStore) -> str:
     LedgerMachine.url = server.url
-    yield server.url
+    return server.url
 
 
 def test_the_ledger_follows_its_model(url: str):

@@ -1,0 +1,185 @@
+"""The commands against a running gateway, and those that need none."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.cli import main
+
+POLICY = 'threshold = 0.9\n[labels.phi]\ntiers = ["local"]\n'
+
+
+@pytest.fixture
+def remote(gateway: Any, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOLLHOUSE_URL", gateway.url)
+    monkeypatch.setenv("TOLLHOUSE_ADMIN_TOKEN", token)
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom gateway.cli import main\nassert main(['--help']) == 0\n"
+        "heavy = {'litestar', 'httpx', 'sqlalchemy', 'msgspec', 'redis', 'onnxruntime'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for command in ("serve", "demo", "check", "schema", "explain", "keys", "policy", "router"):
+        assert command in done.stdout
+
+
+@pytest.mark.parametrize(
+    "args",
+    [[], ["nope"], ["keys"], ["keys", "create", "--concurrency", "0"], ["serve", "--port", "x"]],
+)
+def test_wrong_use_ends_with_2(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(args) == 2
+    assert "usage: tollhouse" in capsys.readouterr().err
+
+
+def test_keys(remote: None, gateway: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["keys", "create", "--org", "acme", "--label", "pii", "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert gateway.call(lambda c: c.keyring.authenticate(made["key"])).labels == {"pii", "eu"}
+    assert main(["keys", "list"]) == 0
+    listing = capsys.readouterr().out
+    assert made["id"] in listing and made["key"] not in listing
+    assert main(["keys", "revoke", made["id"]]) == 0
+    assert main(["keys", "list", "--json"]) == 0
+    out = capsys.readouterr().out
+    items = json.loads(out[out.index("[") :])
+    assert {item["id"]: item["state"] for item in items}[made["id"]] == "revoked"
+    assert main(["keys", "revoke", "configconfig"]) == 1
+    assert "configuration file" in capsys.readouterr().err
+    assert main(["keys", "create", "--label", "NOT OK"]) == 2
+    assert "labels[0]: " in capsys.readouterr().err
+
+
+def test_policies(
+    remote: None, gateway: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text(POLICY)
+    assert main(["policy", "validate", str(file)]) == 0
+    assert main(["policy", "put", "cheap", str(file), "--comment", "stricter"]) == 0
+    assert main(["policy", "put", "brand-new", str(file), "--draft"]) == 0
+    assert "draft" in capsys.readouterr().out
+    assert gateway.context.policies.get("cheap").policy.threshold == 0.9
+    assert main(["policy", "rollback", "cheap"]) == 0
+    assert main(["policy", "activate", "cheap", "2"]) == 0
+    assert main(["policy", "history", "cheap"]) == 0
+    assert "stricter" in capsys.readouterr().out
+    assert main(["policy", "show", "cheap", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["version"] == 2
+    assert main(["policy", "list"]) == 0
+    assert main(["policy", "put", "cheap", str(file), "--if-match", '"old"']) == 1
+    file.write_text("treshold = 1\n")
+    assert main(["policy", "validate", str(file)]) == 2
+    assert "treshold: " in capsys.readouterr().out
+    file.write_text("= broken")
+    assert main(["policy", "validate", str(file)]) == 2
+
+
+def test_records(remote: None, gateway: Any, fill: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(gateway)
+    assert main(["decisions", "list", "--org", "other"]) == 0
+    out = capsys.readouterr().out
+    assert "dec_3" in out and "dec_2" not in out
+    assert main(["decisions", "show", "dec_2"]) == 0
+    assert "up/big" in capsys.readouterr().out
+    assert main(["decisions", "verify", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ok"] is True
+    assert main(["usage", "list", "--limit", "2"]) == 0
+    assert "--cursor" in capsys.readouterr().out
+    assert main(["usage", "summary", "--by", "model", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["items"]) == 2
+    assert main(["usage", "summary"]) == 0
+    assert "$0.000004" in capsys.readouterr().out
+    assert main(["decisions", "show", "dec_9"]) == 1
+
+
+def test_a_gateway_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["keys", "list", "--url", "http://127.0.0.1:9", "--token", "x"]) == 1
+    assert "Is the gateway running?" in capsys.readouterr().err
+
+
+def test_a_wrong_token(gateway: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["keys", "list", "--url", gateway.url, "--token", "wrong"]) == 1
+    assert "admin API needs its own token" in capsys.readouterr().err
+
+
+def test_address_and_token_come_from_the_data_directory(
+    gateway: Any, token: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TOLLHOUSE_URL", raising=False)
+    monkeypatch.delenv("TOLLHOUSE_ADMIN_TOKEN", raising=False)
+    config = tmp_path / "gateway.toml"
+    data = tmp_path / "data"
+    config.write_text(f'data_dir = "{data}"\n[server]\nport = {gateway.port}\nhost = "0.0.0.0"\n')
+    assert main(["keys", "list", "--config", str(config)]) == 2
+    data.mkdir()
+    (data / "admin-token").write_text(token + "\n")
+    assert main(["keys", "list", "--config", str(config)]) == 0
+
+
+def test_check_says_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "gateway.toml"
+    config.write_text(
+        'router.artefact = "heuristic"\n[backends.local]\nprovider = "scripted"\ntier = "local"\n'
+        "[backends.local.models.fast]\n"
+    )
+    assert main(["check", str(config), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["backends"][0]["models"] == ["fast"]
+    assert main(["check", str(config)]) == 0
+    assert "valid" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("nonsense = 1", "nonsense"),
+        ("[[keys]]\nkey = 'th-x'", "keys[0].key"),
+        ("[[keys]]\nkey = '${KEY}'\nlabels = ['NO']", "keys[0].labels[0]"),
+        ("[backends.a]\nprovider = 'nobody'\n[backends.a.models.m]", "backends.a.provider"),
+        ("[[scopes]]\nid = 'user:x'", "scopes[0].id"),
+        ("[auth]\nhash_key = '${SHORT}'", "auth.hash_key"),
+        ("[admin]\ntoken = '${UNSET_SECRET}'", "admin.token"),
+    ],
+)
+def test_check_names_the_path_of_what_is_wrong(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    text: str,
+    path: str,
+) -> None:
+    monkeypatch.setenv("KEY", "th-configconfig-" + "c" * 43)
+    monkeypatch.setenv("SHORT", "short")
+    config = tmp_path / "gateway.toml"
+    config.write_text(text + "\n")
+    assert main(["check", str(config)]) == 2
+    assert path in capsys.readouterr().err
+
+
+def test_schema_is_a_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema"]) == 0
+    assert json.loads(capsys.readouterr().out)["$schema"].startswith("https://json-schema.org/")
+
+
+def test_training_without_its_extra_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "routers.train.pipeline", None)
+
+    def missing(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr("routers.train.run", missing)
+    assert main(["router", "train", "--data", str(tmp_path), "--out", str(tmp_path)]) == 2
+    assert "tollhouse[train]" in capsys.readouterr().err

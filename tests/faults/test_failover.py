@@ -1,0 +1,194 @@
+"""Rows 9 and 11 to 13: who else is asked, who never is, and who is paid."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tests.faults.conftest import Stage
+from tests.faults.scene import (
+    PROMPT_TOKENS,
+    Backend,
+    Key,
+    Scene,
+    chat,
+    completion,
+    prompt,
+    raw_server,
+)
+from tests.support import free_port
+
+SMALL = Backend("small", "context,tokens=2", window=1000)
+SAME = Backend("same", "context,tokens=3", window=1000)
+LARGE = Backend("large", "tokens=5", window=9000, input=3.0, output=12.0)
+FULL = Backend("full", "context,tokens=6", window=9000)
+HUGE = Backend("huge", "tokens=8", window=90_000)
+FILTERED = Backend("filtered", "filter")
+SPARE = Backend("spare", "tokens=7", input=2.0, output=8.0)
+FAILING = Backend("failing", "status=500,tokens=9", input=30.0, output=60.0)
+FAILED_ONCE = Backend("failed_once", "status=500,times=1,tokens=9", input=5.0, output=20.0)
+LATE = Backend("late", "first_token=5s,tokens=9", input=10.0, output=40.0)
+FRONTIER = Backend("frontier", "tokens=10", tier="frontier", jurisdiction="us")
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[tuple[str, list[bytes]]]:
+    """A host that nobody may be led to."""
+
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+
+    with raw_server(answer) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def redirecting(elsewhere: tuple[str, list[bytes]]) -> Iterator[str]:
+    head = f"HTTP/1.1 307 Temporary Redirect\r\nlocation: {elsewhere[0]}/v1/completions\r\n"
+
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(head.encode() + b"content-length: 0\r\n\r\n")
+
+    with raw_server(answer) as (url, _):
+        yield url
+
+
+@pytest.fixture(scope="module")
+def scene(stage: Stage, redirecting: str) -> Scene:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    down = Backend("down", "down", url=nobody)
+    down_too = Backend("down_too", "down-too", url=nobody)
+    moved = Backend("moved", "moved", url=redirecting)
+    backends = (SMALL, SAME, LARGE, FULL, HUGE, FILTERED, FAILING, FAILED_ONCE, LATE)
+    keys = (
+        Key("context", ("small", "same", "large")),
+        Key("context_twice", ("small", "full", "huge")),
+        Key("filter", ("filtered", "spare")),
+        Key("accounts", ("failing", "failed_once", "spare")),
+        Key("failing", ("failing", "spare")),
+        Key("failed_once", ("failed_once", "spare")),
+        Key("late", ("late", "spare")),
+        Key("down", ("down", "down_too")),
+        Key("down_or_frontier", ("down", "frontier")),
+        Key("redirect", ("moved",)),
+        Key("redirect_or_spare", ("moved", "spare")),
+    )
+    return stage((*backends, down, down_too, moved, SPARE, FRONTIER), keys)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_context_that_is_too_long_goes_to_a_larger_model(scene: Scene, stream: bool) -> None:
+    answer = scene.ask("context", completion(prompt(stream), stream=stream))
+    assert answer.complete, answer.body
+    assert answer.headers["x-tollhouse-backend"] == "large"
+    asked = [row["model"] for row in scene.attempts(answer.request_id)]
+    assert asked == [SMALL.upstream, LARGE.upstream]
+
+
+def test_a_larger_model_is_asked_once(scene: Scene) -> None:
+    answer = scene.ask("context_twice", completion(prompt(1)))
+    assert answer.status == 400
+    assert answer.error is not None
+    assert answer.error["code"] == "context_length_exceeded"
+    asked = [row["model"] for row in scene.attempts(answer.request_id)]
+    assert asked == [SMALL.upstream, FULL.upstream]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_content_filter_is_not_routed_around(scene: Scene, stream: bool) -> None:
+    answer = scene.ask("filter", completion(prompt(stream), stream=stream))
+    assert answer.status == 400
+    assert answer.error is not None
+    assert answer.error["code"] == "content_policy_violation"
+    assert answer.headers["x-should-retry"] == "false"
+    assert [row["model"] for row in scene.attempts(answer.request_id)] == [FILTERED.upstream]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_answered_is_named_and_paid(scene: Scene, stream: bool) -> None:
+    answer = scene.ask("failing", completion(prompt(2), stream=stream))
+    assert answer.complete
+    assert answer.headers["x-tollhouse-backend"] == "spare"
+    assert answer.headers["x-tollhouse-model"] == "m"
+    *lost, won = scene.usage(answer.request_id, int(answer.headers["x-tollhouse-attempts"]))
+    assert (won["backend"], won["tier"], won["outcome"]) == ("spare", "local", "ok")
+    assert (won["prompt_tokens"], won["completion_tokens"]) == (PROMPT_TOKENS, 7)
+    assert won["cost_nano"] == SPARE.cost(PROMPT_TOKENS, 7)
+    assert [row["cost_nano"] for row in lost] == [0] * len(lost)
+    if not stream:
+        usd = float(answer.headers["x-tollhouse-cost-usd"])
+        assert round(usd * 1e9) == won["cost_nano"]
+
+
+def test_a_loser_is_booked_at_its_own_price(scene: Scene) -> None:
+    answer = scene.ask("late", completion(prompt(3), stream=True))
+    assert answer.complete
+    loser, winner = scene.usage(answer.request_id, 2)
+    assert loser["cost_nano"] == LATE.cost(PROMPT_TOKENS, 0)
+    assert winner["cost_nano"] == SPARE.cost(PROMPT_TOKENS, 7)
+    scene.ended(answer.request_id)
+
+
+def test_ledger_records_and_upstream_agree(scene: Scene) -> None:
+    """After everything that this file has asked of these keys."""
+    for number in range(10, 20):
+        assert scene.ask("accounts", completion(prompt(number), stream=number % 2 == 0)).complete
+        assert scene.ask("failed_once", completion(prompt(number))).complete
+    keys = ("accounts", "failing", "failed_once", "late")
+    spent = sum(scene.balanced(key) for key in keys)
+    assert spent == scene.charged("failing", "failed_once", "late", "spare") > 0
+
+
+def test_all_backends_down_is_a_fast_503(scene: Scene) -> None:
+    for number in range(6):
+        answer = scene.ask("down", chat(f"down {number}"))
+        assert answer.status == 503
+    answer = scene.ask("down", chat("down at last"))
+    assert answer.status == 503
+    assert answer.error is not None
+    assert answer.error["code"] == "backends_unavailable"
+    assert "retry-after" in answer.headers
+    assert answer.seconds < 5
+    assert scene.balanced("down") == 0
+
+
+@pytest.mark.parametrize("label", ["de", "eu", "phi"])
+def test_a_label_is_not_widened_when_its_backends_are_down(scene: Scene, label: str) -> None:
+    for number in range(7):
+        answer = scene.ask(
+            "down_or_frontier", chat(f"{label} {number}"), x_tollhouse_residency=label
+        )
+        assert answer.status == 503
+        assert answer.error is not None
+        assert scene.attempts(answer.request_id) == []
+    assert answer.error["code"] == "backends_unavailable"
+    decision = scene.decision(answer.request_id)
+    assert decision is not None
+    assert {row[1] for row in decision["rejected"]} >= {"residency"}
+    # The same request without the label may go there.
+    assert scene.ask("down_or_frontier", chat(f"{label} free")).complete
+
+
+def test_a_label_that_no_backend_fulfils_is_refused(scene: Scene) -> None:
+    for label in ("confidential", "no-such-label"):
+        answer = scene.ask(
+            "redirect", chat("x", model="frontier/m"), x_tollhouse_residency=label
+        )
+        assert answer.status == 403
+        assert answer.error is not None
+        assert answer.error["code"] == "residency_not_available"
+        assert label in answer.error["message"]
+        assert scene.attempts(answer.request_id) == []
+
+
+def test_a_redirect_is_not_followed(scene: Scene, elsewhere: tuple[str, list[bytes]]) -> None:
+    answer = scene.ask("redirect", completion(prompt(4)))
+    assert answer.status == 502
+    assert answer.error is not None
+    assert elsewhere[0] not in answer.body.decode()
+    answer = scene.ask("redirect_or_spare", completion(prompt(5), stream=True))
+    assert answer.complete
+    assert answer.headers["x-tollhouse-backend"] == "spare"
+    assert elsewhere[1] == []

@@ -1,0 +1,206 @@
+"""Rows 6 to 8: an upstream whose answer breaks off, falls silent, or is not what it should be."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from backends.faults import STREAM_FAULTS
+from tests.faults.conftest import Stage
+from tests.faults.scene import Answer, Backend, Key, Scene, chat, completion, prompt, raw_server
+
+HOWS = ("fin", "rst", "noterm")
+TEXT = "w0 w1 w2 w3 w4 w5"
+# What is kept when nothing but the fault's own bytes is wrong; all others end in an error.
+KEPT_STREAMS = STREAM_FAULTS - {"nofinish", "error200", "html", "wrongtype", "bigevent"}
+KEPT_BODIES = frozenset({"nodone", "twodone", "toolindex", "nousage", "negusage", "hugeusage"})
+ESTIMATED = frozenset({"nousage", "negusage", "hugeusage"})
+
+SPARE = Backend("spare", "tokens=6,chunk=1ms")
+CUTS = tuple(Backend(f"cut_{how}", f"cut=40,tokens=60,how={how}") for how in HOWS)
+EARLY = tuple(Backend(f"early_{how}", f"cut=0,tokens=60,how={how}") for how in HOWS)
+STALL = Backend("stall", "tokens=10,stall=30s,after=3")
+VARIANTS = tuple(
+    Backend(f"{fault}_{kind}", f"{fault},tokens=6,latency={wait}ms")
+    for fault in sorted(STREAM_FAULTS)
+    # The wait keeps the two model names, and so their lines in the log, apart.
+    for kind, wait in (("stream", 1), ("whole", 2))
+)
+TOOLS = Backend("tools", "toolindex")
+
+
+def drip(connection: socket.socket) -> None:
+    """An answer that begins, and then comes byte by byte without ever completing an event."""
+    connection.sendall(
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+        b'data: {"choices":[{"index":0,"text":"Hello"}]}\n\ndata: {"choices":['
+    )
+    while True:
+        time.sleep(0.25)
+        connection.sendall(b" ")
+
+
+@pytest.fixture(scope="module")
+def dripping() -> Iterator[str]:
+    with raw_server(drip) as (url, _):
+        yield url
+
+
+@pytest.fixture(scope="module")
+def scene(stage: Stage, dripping: str) -> Scene:
+    slow = Backend("drip", "drip-by-drip", url=dripping)
+    alone = (*CUTS, STALL, slow, *VARIANTS, TOOLS)
+    keys = (
+        *(Key(backend.name, (backend.name,)) for backend in alone),
+        *(Key(backend.name, (backend.name, "spare")) for backend in EARLY),
+        *(Key(f"{b.name}_or_spare", (b.name, "spare")) for b in (*CUTS, STALL)),
+    )
+    return stage((*alone, *EARLY, SPARE), keys)
+
+
+def cut_short(scene: Scene, answer: Answer, error: str) -> None:
+    """A terminal error after content: nobody else is asked, and what came is paid for."""
+    assert answer.status == 200
+    assert answer.broken, answer.events[-3:]
+    assert answer.error is not None
+    assert answer.error["code"] == error
+    (record,) = scene.usage(answer.request_id)
+    assert (record["outcome"], record["estimated"]) == ("error", 1)
+    backend = scene.backends[record["backend"]]
+    cost = backend.cost(record["prompt_tokens"], record["completion_tokens"])
+    assert record["cost_nano"] == cost > 0
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("key", ["cut_{}", "cut_{}_or_spare"])
+def test_a_stream_cut_after_its_first_content_ends_in_an_error(
+    scene: Scene, how: str, key: str
+) -> None:
+    answer = scene.ask(key.format(how), completion(prompt(1), stream=True))
+    assert answer.text == "w0" + "".join(f" w{number}" for number in range(1, 40))
+    code = "upstream_error" if how == "rst" else "upstream_stream_truncated"
+    cut_short(scene, answer, code)
+    (attempt,) = scene.attempts(answer.request_id)
+    (record,) = scene.usage(answer.request_id)
+    assert record["completion_tokens"] >= attempt["completion_tokens"]
+
+
+@pytest.mark.parametrize("how", HOWS)
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_cut_before_its_first_content_fails_over(
+    scene: Scene, how: str, stream: bool
+) -> None:
+    answer = scene.ask(f"early_{how}", completion(prompt(2), stream=stream))
+    assert answer.complete, answer.body
+    assert answer.text == TEXT
+    assert answer.headers["x-tollhouse-backend"] == "spare"
+    lost = scene.usage(answer.request_id, 2)[0]
+    # The upstream had said 200: it read the prompt, so the prompt is counted as paid.
+    assert (lost["outcome"], lost["estimated"]) == ("error", 1)
+    assert lost["cost_nano"] >= scene.backends[f"early_{how}"].cost(16, 0)
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_a_body_cut_in_the_middle_fails_over(scene: Scene, how: str) -> None:
+    answer = scene.ask(f"cut_{how}_or_spare", completion(prompt(3)))
+    assert answer.complete
+    assert answer.text == TEXT
+    assert len(scene.usage(answer.request_id, 2)) == 2
+
+
+def test_a_stall_in_the_middle_ends_in_an_error(scene: Scene) -> None:
+    answer = scene.ask("stall_or_spare", completion(prompt(4), stream=True))
+    assert answer.text == "w0 w1 w2"
+    cut_short(scene, answer, "upstream_timeout")
+    assert answer.seconds < 10
+    (attempt,) = scene.ended(answer.request_id)
+    assert attempt["cancelled_at"] is not None
+
+
+def test_bytes_that_complete_no_event_do_not_prolong_the_wait(scene: Scene) -> None:
+    answer = scene.ask("drip", completion(prompt(5), stream=True))
+    assert answer.text == "Hello"
+    cut_short(scene, answer, "upstream_timeout")
+    assert answer.seconds < 10
+
+
+def sound(scene: Scene, fault: str, answer: Answer) -> None:
+    """A complete answer with its usage, exact or estimated and flagged."""
+    assert answer.complete, answer.events or answer.body
+    assert answer.text == TEXT
+    assert answer.events.count(b"[DONE]") == len(answer.events[-1:])
+    (record,) = scene.usage(answer.request_id)
+    assert record["outcome"] == "ok"
+    assert record["estimated"] == (fault in ESTIMATED)
+    assert 0 < record["prompt_tokens"] < 100
+    assert 6 <= record["completion_tokens"] < 20
+    backend = scene.backends[record["backend"]]
+    assert record["cost_nano"] == backend.cost(
+        record["prompt_tokens"], record["completion_tokens"]
+    )
+
+
+def clean_error(scene: Scene, answer: Answer, *, reported: bool = False) -> None:
+    """An error that a client can read, and never an empty or cut answer."""
+    if answer.events:
+        assert answer.broken, answer.events
+    else:
+        assert answer.status >= 500
+        assert answer.error is not None
+        assert set(answer.error) == {"message", "type", "param", "code"}
+    records = scene.usage(answer.request_id)
+    assert {record["outcome"] for record in records} == {"error"}
+    assert len(records) <= 3
+    # The upstream had answered 200 and charged for it: nothing reported, so estimated.
+    assert all(record["estimated"] != reported for record in records)
+    assert all(record["cost_nano"] > 0 for record in records)
+
+
+@pytest.mark.parametrize("fault", sorted(STREAM_FAULTS))
+def test_a_malformed_stream_is_kept_or_ends_in_an_error(scene: Scene, fault: str) -> None:
+    body = completion(prompt(6), stream=True, stream_options={"include_usage": True})
+    answer = scene.ask(f"{fault}_stream", body)
+    if fault in KEPT_STREAMS:
+        sound(scene, fault, answer)
+        assert answer.usage is not None
+    else:
+        clean_error(scene, answer, reported=fault == "nofinish")
+    for data in answer.events:
+        assert data == b"[DONE]" or json.loads(data)
+
+
+@pytest.mark.parametrize("fault", sorted(STREAM_FAULTS))
+def test_a_malformed_body_is_kept_or_refused(scene: Scene, fault: str) -> None:
+    answer = scene.ask(f"{fault}_whole", completion(prompt(7)))
+    assert answer.json
+    if fault in KEPT_BODIES:
+        sound(scene, fault, answer)
+    else:
+        clean_error(scene, answer)
+
+
+def test_a_tool_call_with_a_wrong_index_is_passed_on_whole(scene: Scene) -> None:
+    tool = {
+        "type": "function",
+        "function": {
+            "name": "add",
+            "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}},
+        },
+    }
+    answer = scene.ask("tools", chat("add 3", stream=True, tools=[tool]))
+    assert answer.complete
+    assert answer.finishes == ["tool_calls"]
+    deltas = [choice["delta"] for chunk in answer.chunks for choice in chunk["choices"]]
+    calls = [call for delta in deltas for call in delta.get("tool_calls") or ()]
+    assert "".join(call["function"].get("arguments") or "" for call in calls) == '{"a":3}'
+
+
+def test_the_worker_is_none_the_worse(scene: Scene) -> None:
+    answer = scene.ask("early_fin", completion(prompt(8)))
+    assert answer.complete
+    for name in ("cut_rst", "early_fin", "html_whole", "hugeusage_stream"):
+        scene.balanced(name)
