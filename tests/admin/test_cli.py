@@ -183,3 +183,28 @@ def test_training_without_its_extra_says_so(
     monkeypatch.setattr("routers.train.run", missing)
     assert main(["router", "train", "--data", str(tmp_path), "--out", str(tmp_path)]) == 2
     assert "tollhouse[train]" in capsys.readouterr().err
+
+
+def test_explain_decides_offline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "gateway.toml"
+    config.write_text(
+        f'data_dir = "{tmp_path}"\nrouter.artefact = "none"\n'
+        '[backends.local]\nprovider = "scripted"\ntier = "local"\n[backends.local.models.fast]\n'
+        '[backends.far]\nprovider = "scripted"\n'
+        "[backends.far.models.big]\ninput = 1.0\noutput = 2.0\n"
+    )
+    request = tmp_path / "request.json"
+    request.write_text('{"model": "auto", "messages": [{"role": "user", "content": "hi"}]}')
+    args = ["explain", str(request), "--config", str(config), "--json"]
+    assert main(args) == 0
+    assert [c["backend"] for c in json.loads(capsys.readouterr().out)["plan"]] == ["far", "local"]
+    assert main([*args, "--labels", "phi"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [c["backend"] for c in found["plan"]] == ["local"]
+    assert [r["filter"] for r in found["rejected"]] == ["residency"]
+    assert main([*args, "--labels", "unheard-of"]) == 1
+    assert main([*args, "--key", "abcdefghijkl"]) == 2
+    assert main([*args, "--policy", "nope"]) == 2
+    request.write_text('{"model": "auto", "messages": 1}')
+    assert main(args) == 2
+    assert "messages: " in capsys.readouterr().err

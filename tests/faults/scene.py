@@ -52,12 +52,13 @@ class Backend:
 
     def toml(self, url: str) -> str:
         capabilities = ", ".join(f'"{name}"' for name in CAPABILITIES)
+        facts = f'jurisdiction = "{self.jurisdiction}"' if self.jurisdiction else ""
         return f"""
 [backends.{self.name}]
 provider = "vllm"
 base_url = "{self.url or url}/v1"
 tier = "{self.tier}"
-facts = {{ jurisdiction = "{self.jurisdiction}" }}
+facts = {{ {facts} }}
 timeouts = {{ {self.timeouts} }}
 [backends.{self.name}.models.m]
 upstream = "{self.upstream}"

@@ -144,7 +144,7 @@ def sound(scene: Scene, fault: str, answer: Answer) -> None:
     )
 
 
-def clean_error(scene: Scene, answer: Answer, *, reported: bool = False) -> None:
+def clean_error(scene: Scene, answer: Answer, fault: str) -> None:
     """An error that a client can read, and never an empty or cut answer."""
     if answer.events:
         assert answer.broken, answer.events
@@ -155,8 +155,9 @@ def clean_error(scene: Scene, answer: Answer, *, reported: bool = False) -> None
     records = scene.usage(answer.request_id)
     assert {record["outcome"] for record in records} == {"error"}
     assert len(records) <= 3
-    # The upstream had answered 200 and charged for it: nothing reported, so estimated.
-    assert all(record["estimated"] != reported for record in records)
+    # The upstream had answered 200 and charged for it, so it is booked: as the upstream stated
+    # it, or estimated where nothing that could be read did.
+    assert all(record["estimated"] == (fault != "nofinish") for record in records)
     assert all(record["cost_nano"] > 0 for record in records)
 
 
@@ -168,7 +169,7 @@ def test_a_malformed_stream_is_kept_or_ends_in_an_error(scene: Scene, fault: str
         sound(scene, fault, answer)
         assert answer.usage is not None
     else:
-        clean_error(scene, answer, reported=fault == "nofinish")
+        clean_error(scene, answer, fault)
     for data in answer.events:
         assert data == b"[DONE]" or json.loads(data)
 
@@ -180,7 +181,7 @@ def test_a_malformed_body_is_kept_or_refused(scene: Scene, fault: str) -> None:
     if fault in KEPT_BODIES:
         sound(scene, fault, answer)
     else:
-        clean_error(scene, answer)
+        clean_error(scene, answer, fault)
 
 
 def test_a_tool_call_with_a_wrong_index_is_passed_on_whole(scene: Scene) -> None:

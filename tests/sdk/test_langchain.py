@@ -29,7 +29,7 @@ pytestmark = [
 
 class TestThroughTheGateway(ChatModelIntegrationTests):
     @pytest.fixture
-    async def model(self) -> AsyncIterator[BaseChatModel]:  # type: ignore[override]
+    async def model(self) -> AsyncIterator[BaseChatModel]:
         """With HTTP clients of the test's own: those that the package shares between models
         belong to the event loop of the first test and are never closed."""
         with httpx.Client(trust_env=False) as sync:

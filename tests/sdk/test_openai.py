@@ -146,7 +146,7 @@ def test_tool_call_and_result(
     assert call.type == "function"
     assert call.function.name == "get_weather"
     assert json.loads(call.function.arguments) == {"city": "Paris"}
-    turn = {
+    turn: Any = {
         "role": "assistant",
         "content": first.message.content,
         "tool_calls": [
@@ -158,7 +158,7 @@ def test_tool_call_and_result(
         ],
     }
     weather = '{"temperature": 18, "sky": "sunny"}'
-    result = {"role": "tool", "tool_call_id": call.id, "content": weather}
+    result: Any = {"role": "tool", "tool_call_id": call.id, "content": weather}
     said = strict.chat.completions.create(
         model=model,
         messages=[*asked["messages"], turn, result],
@@ -406,7 +406,7 @@ def test_both_dialects_give_the_same(client: openai.OpenAI, prompt: str, streame
             "max_tokens": 60,
         }
         if streamed:
-            options = {"include_usage": True}
+            options: Any = {"include_usage": True}
             chunks = list(
                 client.chat.completions.create(**asked, stream=True, stream_options=options)
             )
