@@ -42,7 +42,7 @@ bench-peers: .make/dev
 	@touch $@
 
 .make/dev: .make/tool/bin/uv pyproject.toml uv.lock
-	$(UV) sync --quiet --frozen --inexact --python .make/tool/bin/python $(EXTRAS) --group dev
+	$(UV) sync --quiet --frozen --inexact --python .make/tool/bin/python $(EXTRAS) --extra postgres --group dev
 	@touch $@ .make/run
 
 clean:

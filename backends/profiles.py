@@ -65,7 +65,9 @@ class Profile(msgspec.Struct, frozen=True):
 
 UNKNOWN = Profile(known=False)
 
-ENGINE_FEATURES = frozenset({"completions", "json_object", "json_schema", "logprobs", "n", "stream"})
+ENGINE_FEATURES = frozenset(
+    {"completions", "json_object", "json_schema", "logprobs", "n", "stream"}
+)
 """What open-weight engines (llama.cpp, vLLM, SGLang ...) add to whatever model they run."""
 ENGINE_DEFAULTS = ENGINE_FEATURES | {"chat", "embeddings", "tools", "tool_choice"}
 """What is assumed of a model that no row knows, on such an engine; the engine says no if not."""

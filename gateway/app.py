@@ -66,7 +66,7 @@ class Worker:
 def create_app(document: bytes) -> Litestar:
     """The application for one worker. `document` is an encoded `Resolved`: it comes from the
     parent process, where configuration is read and embedded servers are started."""
-    from gateway.admin import admin_router
+    from gateway.admin import COMPONENTS, admin_router
     from gateway.explain import explainer
 
     resolved = msgspec.json.decode(document, type=Resolved)
@@ -89,7 +89,11 @@ def create_app(document: bytes) -> Litestar:
             Exception: _defect,
         },
         openapi_config=OpenAPIConfig(
-            title="Tollhouse", version=_version(), render_plugins=(), enabled_endpoints=set()
+            title="Tollhouse",
+            version=_version(),
+            components=COMPONENTS,
+            render_plugins=(),
+            enabled_endpoints=set(),
         ),
         request_max_body_size=1 << 20,
         logging_config=None,
@@ -112,8 +116,12 @@ def _gateway_error(_: Request[Any, Any, Any], error: Exception) -> Response[byte
 _CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
 
 
-def _framework_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """404, 405, 413 and the like in the form that the clients of /v1 read."""
+def _framework_error(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+    """404, 405, 413 and the like in the form that the clients of the path read."""
+    from gateway.admin import PATH, problem_handler
+
+    if request.url.path.startswith(PATH.rsplit("/", 1)[0]):
+        return problem_handler(request, error)
     assert isinstance(error, HTTPException)
     status = error.status_code
     message = error.detail

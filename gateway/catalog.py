@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import msgspec
 
 from backends.base import Backend, Timeouts
-from backends.prices import Price, gpu_second_cost
 from backends.pool import ReplicaState
+from backends.prices import Price, gpu_second_cost
 from backends.profiles import Profile
 from backends.retry import RetryBudget
 from backends.tokens import TokenCounter

@@ -155,18 +155,14 @@ def build_router(config: Config) -> Router:
         return MissingRouter(str(exc))
 
 
-def build_catalog(
-    config: Config, engines: dict[str, str], transport: UpstreamTransport
-) -> Catalog:
+def build_catalog(config: Config, engines: dict[str, str], transport: UpstreamTransport) -> Catalog:
     targets: list[Target] = []
     for order, (name, backend) in enumerate(config.backends.items()):
         provider = load_providers().get(backend.provider, _LOCAL_PROVIDER)
         pool = _pool(name, backend, provider, engines, transport)
         for model, settings in backend.models.items():
             targets.append(_target(name, backend, model, settings, pool, order))
-    return Catalog(
-        tuple(targets), config.aliases, TokenCounter(), RetryBudget(time.monotonic)
-    )
+    return Catalog(tuple(targets), config.aliases, TokenCounter(), RetryBudget(time.monotonic))
 
 
 def _target(
@@ -219,9 +215,7 @@ def _profile(known: Profile, settings: ModelConfig, engine: bool) -> Profile:
     given = {
         "context_window": settings.context_window,
         "max_output": settings.max_output,
-        "capabilities": None
-        if settings.capabilities is None
-        else frozenset(settings.capabilities),
+        "capabilities": None if settings.capabilities is None else frozenset(settings.capabilities),
     }
     return msgspec.structs.replace(known, **{k: v for k, v in given.items() if v is not None})
 

@@ -100,7 +100,9 @@ def _local(name: str, provider: Provider, models: list[str]) -> BackendConfig:
 
 def _frontier(name: str, provider: Provider, key: str) -> BackendConfig | None:
     """None for a provider of which no price is known: it would be spending blindly."""
-    models = sorted({r.model for r in load_prices().rows if r.provider == name and "*" not in r.model})
+    models = sorted(
+        {r.model for r in load_prices().rows if r.provider == name and "*" not in r.model}
+    )
     if not models:
         return None
     facts = {"jurisdiction": provider.jurisdiction} if provider.jurisdiction else {}

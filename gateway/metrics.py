@@ -75,4 +75,3 @@ def register_gauges(runtime: Runtime, pipeline: Pipeline) -> None:
 def _router_info(runtime: Runtime) -> tuple[str, ...]:
     facts = runtime.router.describe()
     return str(facts.get("model", runtime.router.name)), str(facts.get("provider", "none"))
-

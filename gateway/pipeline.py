@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from backends.base import Operation
+from backends.errors import BackendError
 from gateway import admission, answer
 from gateway.attempts import Caller, Opened
 from gateway.cache import CachedAnswer, Flights, decode_answer, encode_answer
@@ -26,7 +27,6 @@ from gateway.inbound import new_id, parse, read_body, read_controls
 from gateway.limits import Gate
 from gateway.runtime import Runtime
 from gateway.settlement import Settler
-from backends.errors import BackendError
 from routers.decide import needs_score, plan
 
 log = logging.getLogger("tollhouse")
@@ -70,7 +70,10 @@ class Pipeline:
             await self._refuse(client, operation, request_id, error, started)
         except TimeoutError:
             late = GatewayError(
-                504, "deadline_exceeded", "The request's deadline ran out.", type="api_error",
+                504,
+                "deadline_exceeded",
+                "The request's deadline ran out.",
+                type="api_error",
                 retry=False,
             )
             await self._refuse(client, operation, request_id, late, started)
@@ -82,8 +85,11 @@ class Pipeline:
             # nor end the connection without an answer.
             log.exception("request %s failed", request_id, exc_info=defect)
             failure = GatewayError(
-                500, "internal_error", "The gateway failed to serve this request.",
-                type="api_error", retry=False,
+                500,
+                "internal_error",
+                "The gateway failed to serve this request.",
+                type="api_error",
+                retry=False,
             )
             await self._refuse(client, operation, request_id, failure, started)
         finally:

@@ -21,7 +21,7 @@ from uvicorn.supervisors.multiprocess import Multiprocess
 
 from backends.local.engine import Engine, EngineError, EngineSettings, tiny_model_path
 from gateway.app import create_app
-from gateway.auth import admin_token, hash_key
+from gateway.auth import admin_token, check_config_keys, hash_key
 from gateway.compose import Resolved
 from gateway.config import Config, ConfigError
 from gateway.config.model import AdminConfig, AuthConfig, EngineConfig
@@ -37,6 +37,7 @@ def prepared(config: Config) -> Iterator[Resolved]:
 
     Raises ConfigError when something configured cannot be started.
     """
+    check_config_keys(config)
     data_dir = Path(config.data_dir)
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:

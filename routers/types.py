@@ -1,4 +1,4 @@
-"""The values of a decision. All frozen, all plain: they can be printed, stored, replayed, diffed."""
+"""The values of a decision: frozen and plain, so they can be printed, stored and diffed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real servers for tests: a gateway, an upstream that fails on demand, an engine. All on 127.0.0.1."""
+"""Real servers for tests, all on 127.0.0.1: a gateway, an upstream that fails on demand."""
 
 from __future__ import annotations
 
@@ -135,7 +135,9 @@ class Upstream:
 class Gateway:
     """`tollhouse serve CONFIG` as a user runs it."""
 
-    def __init__(self, folder: Path, config: str, *, keys: dict[str, str], workers: int = 1) -> None:
+    def __init__(
+        self, folder: Path, config: str, *, keys: dict[str, str], workers: int = 1
+    ) -> None:
         self.folder = folder
         self.keys = keys
         self.key = next(iter(keys.values()), "")
@@ -182,9 +184,7 @@ class Gateway:
 
     def client(self, key: str | None = None, **more: Any) -> httpx.Client:
         headers = {"authorization": f"Bearer {self.key if key is None else key}"}
-        return httpx.Client(
-            base_url=self.url, headers=headers, timeout=60, trust_env=False, **more
-        )
+        return httpx.Client(base_url=self.url, headers=headers, timeout=60, trust_env=False, **more)
 
     def async_client(self, key: str | None = None, **more: Any) -> httpx.AsyncClient:
         headers = {"authorization": f"Bearer {self.key if key is None else key}"}

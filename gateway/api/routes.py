@@ -111,6 +111,4 @@ def _operations(worker: Worker) -> list[Any]:
 
 
 def _json(value: Any, status: int = 200) -> Response[bytes]:
-    return Response(
-        msgspec.json.encode(value), status_code=status, media_type="application/json"
-    )
+    return Response(msgspec.json.encode(value), status_code=status, media_type="application/json")

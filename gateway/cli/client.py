@@ -97,7 +97,7 @@ def _default() -> Config:
 
 def _local_url(config: Config) -> str:
     host = config.server.host
-    if host in ("", "0.0.0.0"):
+    if host in ("", "0.0.0.0"):  # noqa: S104  # compared, not bound
         host = "127.0.0.1"
     elif ":" in host:
         host = "[::1]" if host == "::" else f"[{host}]"

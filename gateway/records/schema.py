@@ -23,47 +23,6 @@ metadata = MetaData()
 
 schema_version = Table("schema_version", metadata, Column("version", Integer, primary_key=True))
 
-keys = Table(
-    "keys",
-    metadata,
-    Column("id", String, primary_key=True),
-    Column("secret_hash", String, nullable=False),
-    Column("org", String, nullable=False, index=True),
-    Column("team", String, nullable=False, default=""),
-    Column("user", String, nullable=False, default=""),
-    Column("name", String, nullable=False, default=""),
-    Column("settings", JSON, nullable=False),
-    Column("created_at", Double, nullable=False),
-    Column("expires_at", Double),
-    Column("revoked_at", Double),
-)
-
-budgets = Table(
-    "budgets",
-    metadata,
-    Column("org", String, primary_key=True),
-    Column("scope", String, primary_key=True),
-    Column("limit_nano", BigInteger),
-    Column("window", String),
-    Column("requests_per_minute", BigInteger),
-    Column("tokens_per_minute", BigInteger),
-    Column("concurrency", BigInteger),
-    Column("updated_at", Double, nullable=False),
-)
-
-policy_versions = Table(
-    "policy_versions",
-    metadata,
-    Column("name", String, primary_key=True),
-    Column("version", Integer, primary_key=True),
-    Column("document", Text, nullable=False),
-    Column("etag", String, nullable=False),
-    Column("active", Boolean, nullable=False, default=False),
-    Column("author", String, nullable=False, default=""),
-    Column("comment", Text, nullable=False, default=""),
-    Column("created_at", Double, nullable=False),
-)
-
 usage_records = Table(
     "usage_records",
     metadata,

@@ -88,7 +88,7 @@ CASES = {
 def test_the_error_names_the_path(name: str) -> None:
     text, path, message = CASES[name]
     with pytest.raises(ConfigError) as caught:
-        parse_config(GOOD.replace("[[keys]]\nkey = \"${KEY}\"\n", "") + text, ENV)
+        parse_config(GOOD.replace('[[keys]]\nkey = "${KEY}"\n', "") + text, ENV)
     assert path in str(caught.value)
     assert message in str(caught.value)
 

@@ -17,7 +17,7 @@ Stage = Callable[..., Scene]
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterator[Stage]:
     """Starts a gateway over the scripted upstream; it ends with the file."""
-    started: list[Gateway] = []
+    started: list[Scene] = []
     upstream.reset()
 
     def start(
@@ -32,9 +32,11 @@ def stage(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Itera
         secrets = {key.name: new_key() for key in keys}
         folder = tmp_path_factory.mktemp("gateway")
         gateway = Gateway(folder, text, keys=secrets, **more)
-        started.append(gateway)
-        return Scene(gateway, upstreams or {"scripted": upstream}, backends)
+        scene = Scene(gateway, upstreams or {"scripted": upstream}, backends)
+        started.append(scene)
+        return scene
 
     yield start
-    for gateway in started:
-        gateway.stop()
+    for scene in started:
+        scene.close()
+        scene.gateway.stop()

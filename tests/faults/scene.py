@@ -204,20 +204,26 @@ class Scene:
         self.gateway = gateway
         self.upstreams = upstreams
         self.backends = {backend.name: backend for backend in backends}
+        self._client = httpx.Client(base_url=gateway.url, timeout=60, trust_env=False)
+        self._admin = gateway.admin()
+
+    def close(self) -> None:
+        self._client.close()
+        self._admin.close()
 
     def ask(self, key: str, body: dict[str, Any], **headers: str) -> Answer:
         """One request; underscores in header names become hyphens."""
         path = "/v1/completions" if "prompt" in body else "/v1/chat/completions"
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         started = time.monotonic()
-        with self.gateway.client(self.gateway.keys[key]) as client:
-            with client.stream("POST", path, json=body, headers=sent) as response:
-                answer = Answer(response.status_code, dict(response.headers))
-                try:
-                    for data in response.iter_bytes():
-                        answer.body += data
-                except httpx.TransportError:
-                    answer.whole = False
+        sent["authorization"] = f"Bearer {self.gateway.keys[key]}"
+        with self._client.stream("POST", path, json=body, headers=sent) as response:
+            answer = Answer(response.status_code, dict(response.headers))
+            try:
+                for data in response.iter_bytes():
+                    answer.body += data
+            except httpx.TransportError:
+                answer.whole = False
         answer.seconds = time.monotonic() - started
         if "event-stream" in answer.headers.get("content-type", ""):
             answer.events = read_events(answer.body)
@@ -264,8 +270,7 @@ class Scene:
     def books(self, key: str) -> dict[str, Any]:
         """The key's budget as the ledger has it: `spent` and `held` in nano-USD."""
         scope = f"key:{self.key_id(key)}"
-        with self.gateway.admin() as admin:
-            page = admin.get("/budgets", params={"limit": 100}).json()
+        page = self._admin.get("/budgets", params={"limit": 100}).json()
         found: dict[str, Any] = next(row for row in page["items"] if row["scope"] == scope)
         return found
 

@@ -131,9 +131,7 @@ def test_a_request_that_differs_is_not_a_hit(scene: Scene, name: str) -> None:
     ],
     ids=["tenant", "permissions", "label", "labels", "policy"],
 )
-def test_another_partition_is_not_a_hit(
-    scene: Scene, key: str, headers: dict[str, str]
-) -> None:
+def test_another_partition_is_not_a_hit(scene: Scene, key: str, headers: dict[str, str]) -> None:
     body = question(f"Partition {key} {sorted(headers.items())}")
     assert not hit(scene.ask("one", body))
     foreign = scene.ask(key, body, **headers)

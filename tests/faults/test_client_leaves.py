@@ -47,7 +47,9 @@ def engine() -> Iterator[Engine]:
 def scene(stage: Stage, engine: Engine) -> Scene:
     llama = Backend("llama", "tiny", url=engine.base_url.removesuffix("/v1"), timeouts=PATIENT)
     backends = (*BACKENDS, llama)
-    keys = tuple(Key(backend.name, (backend.name,), more="concurrency = 300") for backend in backends)
+    keys = tuple(
+        Key(backend.name, (backend.name,), more="concurrency = 300") for backend in backends
+    )
     extra = f"[store]\nlease = {LEASE}\n[retry]\nattempts = 1"
     return stage(backends, keys, extra=extra)
 
@@ -82,9 +84,7 @@ async def cancelled(scene: Scene, attempt: dict[str, Any], left_at: float) -> No
 
 @pytest.mark.parametrize("backend", [SILENT, LATE], ids=["before headers", "before content"])
 @pytest.mark.parametrize("body", bodies(stream=True), ids=["chat", "completions"])
-async def test_before_the_first_token(
-    scene: Scene, backend: Backend, body: dict[str, Any]
-) -> None:
+async def test_before_the_first_token(scene: Scene, backend: Backend, body: dict[str, Any]) -> None:
     since = time.time()
     raw = await Raw.connect(scene.gateway)
     await raw.send(scene.gateway.keys[backend.name], body)

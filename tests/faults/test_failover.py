@@ -173,9 +173,7 @@ def test_a_label_is_not_widened_when_its_backends_are_down(scene: Scene, label: 
 
 def test_a_label_that_no_backend_fulfils_is_refused(scene: Scene) -> None:
     for label in ("confidential", "no-such-label"):
-        answer = scene.ask(
-            "redirect", chat("x", model="frontier/m"), x_tollhouse_residency=label
-        )
+        answer = scene.ask("redirect", chat("x", model="frontier/m"), x_tollhouse_residency=label)
         assert answer.status == 403
         assert answer.error is not None
         assert answer.error["code"] == "residency_not_available"

@@ -139,9 +139,7 @@ def sound(scene: Scene, fault: str, answer: Answer) -> None:
     assert 0 < record["prompt_tokens"] < 100
     assert 6 <= record["completion_tokens"] < 20
     backend = scene.backends[record["backend"]]
-    assert record["cost_nano"] == backend.cost(
-        record["prompt_tokens"], record["completion_tokens"]
-    )
+    assert record["cost_nano"] == backend.cost(record["prompt_tokens"], record["completion_tokens"])
 
 
 def clean_error(scene: Scene, answer: Answer, fault: str) -> None:

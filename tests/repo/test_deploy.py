@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from backends.http import UpstreamTransport
 from gateway.auth import check_config_keys, new_key
 from gateway.compose import build_catalog
 from gateway.config import load_config
-from backends.http import UpstreamTransport
 from routers.decide import ActivePolicy, filter_candidates
 from routers.types import Need
 
