@@ -42,7 +42,8 @@ class Timeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Call(msgspec.Struct, frozen=True):
     """One attempt. `body` is the client's request in OpenAI form, as parsed JSON; the backend
-    must not change it. `model` is the upstream's name of the model."""
+    must not change it. `model` is the upstream's name of the model. `traceparent` (W3C Trace
+    Context) is sent along when it is set."""
 
     operation: Operation
     model: str
@@ -50,6 +51,7 @@ class Call(msgspec.Struct, frozen=True):
     stream: bool
     timeouts: Timeouts
     request_id: str = ""
+    traceparent: str = ""
     drop_params: bool = False
 
 

@@ -64,10 +64,12 @@ class BackendError(Exception):
 
     `message` is safe to show to a client: it never holds a key, a prompt or an answer.
     `status` is the upstream's HTTP status, or None when there was none. `code` and `param`
-    follow the OpenAI error form. `retry_after` is in seconds.
+    follow the OpenAI error form. `retry_after` is in seconds. `sends` is how often the request
+    was put on the wire: 2 when a kept-alive connection proved dead and the fresh one failed too.
     """
 
     kind = "upstream_error"
+    sends = 1
 
     def __init__(
         self,

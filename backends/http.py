@@ -25,6 +25,7 @@ __all__ = [
     "Limits",
     "Origin",
     "PoolStats",
+    "ResentInVain",
     "TooLarge",
     "UpstreamResponse",
     "UpstreamTransport",
@@ -36,6 +37,11 @@ _FORBIDDEN = frozenset(b"\r\n\0")
 _FRAMING = frozenset((b"content-length", b"transfer-encoding", b"connection", b"expect"))
 
 Headers = Iterable[tuple[bytes, bytes]]
+
+
+class ResentInVain(httpx.ReadError):
+    """A kept-alive connection proved dead, and so did the fresh one that took its place: the
+    request went out twice."""
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -135,8 +141,10 @@ class UpstreamTransport(httpx.AsyncBaseTransport):
             try:
                 await response.wait_head()
                 return response
-            except (Disconnected, httpx.ReadError):
-                if last or response.wire_bytes or not connection.reused:
+            except (Disconnected, httpx.ReadError) as exc:
+                if last:
+                    raise ResentInVain(str(exc)) from exc
+                if response.wire_bytes or not connection.reused:
                     raise
             except BaseException:
                 # A cancelled or late request must not leave the upstream working for nobody.

@@ -125,6 +125,9 @@ def server_config(resolved: Resolved) -> uvicorn.Config:
         backlog=2048,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, int(server.drain)),
+        # A worker answers only once its imports are done: on a machine under load the default of
+        # five seconds would kill each one before it serves, for ever.
+        timeout_worker_healthcheck=60,
     )
 
 

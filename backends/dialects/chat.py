@@ -9,7 +9,7 @@ import msgspec
 
 from backends.base import Call, Operation
 from backends.dialects.chat_reply import ChatReply
-from backends.dialects.exchange import Outgoing, header_pairs, open_exchange
+from backends.dialects.exchange import Outgoing, call_headers, header_pairs, open_exchange
 from backends.errors import Untranslatable
 from backends.http import Endpoint, UpstreamTransport, make_endpoint
 
@@ -95,7 +95,7 @@ class ChatBackend:
         outgoing = Outgoing(
             self._endpoints[call.operation],
             _encode(body),
-            ((b"x-request-id", call.request_id.encode()),) if _plain(call.request_id) else (),
+            call_headers(call),
             self._secrets,
         )
         exchange = await open_exchange(self._transport, call, outgoing, self._clock)
@@ -117,10 +117,6 @@ def _choices(body: dict[str, Any]) -> int:
     each = n if isinstance(n, int) and n > 1 else 1
     many = isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)
     return each * len(prompt) if many and isinstance(prompt, list) else each
-
-
-def _plain(text: str) -> bool:
-    return bool(text) and text.isascii() and text.isprintable()
 
 
 def _endpoints(settings: ChatSettings) -> dict[Operation, Endpoint]:

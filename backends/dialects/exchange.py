@@ -22,7 +22,14 @@ from backends.errors import (
     UpstreamProtocolError,
     UpstreamTimeout,
 )
-from backends.http import Disconnected, Endpoint, TooLarge, UpstreamResponse, UpstreamTransport
+from backends.http import (
+    Disconnected,
+    Endpoint,
+    ResentInVain,
+    TooLarge,
+    UpstreamResponse,
+    UpstreamTransport,
+)
 
 __all__ = ["Exchange", "Incoming", "Outgoing", "check_headers", "header_pairs", "open_exchange"]
 
@@ -199,7 +206,24 @@ def _unanswered(exc: httpx.TransportError, first_token: bool) -> BackendError:
         return UpstreamProtocolError("the upstream's answer is not valid HTTP")
     if isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout):
         return ConnectFailed("cannot connect to the upstream")
-    return ConnectFailed("the connection was lost before an answer")
+    error = ConnectFailed("the connection was lost before an answer")
+    if isinstance(exc, ResentInVain):
+        error.sends = 2
+    return error
+
+
+def call_headers(call: Call) -> tuple[tuple[bytes, bytes], ...]:
+    """What is said of this one call by header: its id, and where it belongs in a trace."""
+    found = []
+    if _plain(call.request_id):
+        found.append((b"x-request-id", call.request_id.encode()))
+    if _plain(call.traceparent):
+        found.append((b"traceparent", call.traceparent.encode()))
+    return tuple(found)
+
+
+def _plain(text: str) -> bool:
+    return bool(text) and text.isascii() and text.isprintable()
 
 
 def header_pairs(headers: Iterable[tuple[str, str]]) -> tuple[tuple[bytes, bytes], ...]:

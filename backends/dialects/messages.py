@@ -9,7 +9,13 @@ import msgspec
 
 from backends.base import Call, Event, Usage
 from backends.dialects import chat_answer, chat_ir, ir
-from backends.dialects.exchange import Exchange, Outgoing, header_pairs, open_exchange
+from backends.dialects.exchange import (
+    Exchange,
+    Outgoing,
+    call_headers,
+    header_pairs,
+    open_exchange,
+)
 from backends.dialects.messages_answer import decode_answer
 from backends.dialects.messages_request import Encoded, Target, encode_request
 from backends.dialects.messages_stream import ERROR_STATUS, StreamDecoder
@@ -67,7 +73,12 @@ class MessagesBackend:
 
     async def open(self, call: Call) -> MessagesReply:
         encoded = self._translate(call)
-        outgoing = Outgoing(self._endpoint, _encode(encoded.body), secrets=self._secrets)
+        outgoing = Outgoing(
+            self._endpoint,
+            _encode(encoded.body),
+            call_headers(call),
+            secrets=self._secrets,
+        )
         try:
             exchange = await open_exchange(self._transport, call, outgoing, self._clock)
         except InvalidUpstreamRequest as exc:

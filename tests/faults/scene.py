@@ -353,6 +353,10 @@ class Raw:
     async def until(self, needle: bytes) -> bytes:
         return await self.reader.readuntil(needle)
 
+    async def rest(self) -> bytes:
+        """The body of an answer that says how long it is."""
+        return await self.reader.readexactly(int(self.headers["content-length"]))
+
     async def body(self) -> bytes:
         """The chunks of the answer, to its end. Raises IncompleteReadError when it is cut."""
         parts = []

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.faults.conftest import Stage
-from tests.faults.scene import PROMPT_TOKENS, Backend, Key, Scene, completion, prompt
+from tests.faults.scene import PROMPT_TOKENS, Backend, Key, Raw, Scene, completion, prompt
 
 WORTH = 100
 CALLS = 1000
@@ -39,20 +39,21 @@ async def call_all(
     scene: Scene, key: str, count: int, *, first: int = 0, **more: Any
 ) -> Counter[int]:
     """So many different requests at once; how many got which status."""
-    limits = httpx.Limits(max_connections=count, max_keepalive_connections=count)
     secret = scene.gateway.keys[key]
 
-    async def one(client: httpx.AsyncClient, number: int) -> int:
-        body = completion(prompt(number), **more)
-        response = await client.post("/v1/completions", json=body)
-        if response.status_code == 402:
-            assert response.json()["error"]["code"] == "budget_exceeded"
-        return response.status_code
+    async def one(number: int) -> int:
+        raw = await Raw.connect(scene.gateway)
+        try:
+            await raw.send(secret, completion(prompt(number), **more))
+            status = await raw.head()
+            body = json.loads(await raw.rest())
+        finally:
+            await raw.close()
+        if status == 402:
+            assert body["error"]["code"] == "budget_exceeded"
+        return status
 
-    async with scene.gateway.async_client(secret, limits=limits) as client:
-        return Counter(
-            await asyncio.gather(*(one(client, first + number) for number in range(count)))
-        )
+    return Counter(await asyncio.gather(*(one(first + number) for number in range(count))))
 
 
 async def test_exactly_what_the_budget_pays_for_is_answered(scene: Scene) -> None:
