@@ -25,7 +25,7 @@ from backends.providers import Provider, load_providers
 from backends.retry import RetryBudget
 from backends.scripted import ScriptedBackend
 from backends.tokens import TokenCounter
-from gateway.auth import Keyring
+from gateway.auth import Keyring, check_config_keys
 from gateway.catalog import Catalog, Target
 from gateway.config import Config, ConfigError
 from gateway.config.load import BUILT_IN, model_price
@@ -39,8 +39,9 @@ from gateway.store.lock import Lock
 from gateway.telemetry import Telemetry
 from routers.base import Router
 from routers.heuristics import HeuristicRouter
-from routers.onnx.manifest import ArtefactError
+from routers.onnx.manifest import ArtefactError, load_manifest
 from routers.onnx.router import MissingRouter, OnnxRouter
+from routers.onnx.session import check_distributions
 
 log = logging.getLogger("tollhouse")
 
@@ -143,16 +144,33 @@ def build_router(config: Config) -> Router:
         return MissingRouter("router.artefact is none")
     if settings.artefact == "heuristic":
         return HeuristicRouter()
-    folder = ARTEFACTS / settings.artefact
-    if not folder.is_dir():
-        folder = Path(settings.artefact)
     try:
-        return OnnxRouter.load(folder)
+        return OnnxRouter.load(_artefact(settings.artefact))
     except ArtefactError as exc:
         if settings.on_missing == "fail":
             raise ConfigError("router.artefact", str(exc)) from exc
         log.error("router.artefact: %s; requests stay unclassified", exc)
         return MissingRouter(str(exc))
+
+
+def verify(config: Config) -> None:
+    """What the workers would refuse, found before any of them is started: keys, addresses, prices
+    and the files of the router's model. Raises ConfigError; connects to nothing."""
+    check_config_keys(config)
+    build_catalog(config, {}, UpstreamTransport())
+    settings = config.router
+    if settings.artefact in ("none", "heuristic") or settings.on_missing != "fail":
+        return
+    try:
+        check_distributions()
+        load_manifest(_artefact(settings.artefact))
+    except ArtefactError as exc:
+        raise ConfigError("router.artefact", str(exc)) from exc
+
+
+def _artefact(name: str) -> Path:
+    shipped = ARTEFACTS / name
+    return shipped if shipped.is_dir() else Path(name)
 
 
 def build_catalog(config: Config, engines: dict[str, str], transport: UpstreamTransport) -> Catalog:

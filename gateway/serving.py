@@ -20,13 +20,13 @@ import uvicorn
 from uvicorn.supervisors.multiprocess import Multiprocess
 
 from backends.local.engine import Engine, EngineError, EngineSettings, tiny_model_path
-from gateway.app import create_app
-from gateway.auth import admin_token, check_config_keys, hash_key
-from gateway.compose import Resolved
+from gateway.auth import admin_token, hash_key
+from gateway.compose import Resolved, verify
 from gateway.config import Config, ConfigError
 from gateway.config.model import AdminConfig, AuthConfig, EngineConfig
 from gateway.store.embedded import EmbeddedStore
 from gateway.store.errors import StoreError
+from gateway.worker import application
 
 log = logging.getLogger("tollhouse")
 
@@ -37,7 +37,7 @@ def prepared(config: Config) -> Iterator[Resolved]:
 
     Raises ConfigError when something configured cannot be started.
     """
-    check_config_keys(config)
+    verify(config)
     data_dir = Path(config.data_dir)
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -111,7 +111,7 @@ def bind(host: str, port: int) -> socket.socket:
 def server_config(resolved: Resolved) -> uvicorn.Config:
     server = resolved.config.server
     return uvicorn.Config(
-        partial(create_app, msgspec.json.encode(resolved)),
+        partial(application, msgspec.json.encode(resolved)),
         factory=True,
         workers=server.workers,
         loop="uvloop",
@@ -125,9 +125,8 @@ def server_config(resolved: Resolved) -> uvicorn.Config:
         backlog=2048,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, int(server.drain)),
-        # A worker answers only once its imports are done: on a machine under load the default of
-        # five seconds would kill each one before it serves, for ever.
-        timeout_worker_healthcheck=60,
+        # A worker that is starved of CPU is not a dead one.
+        timeout_worker_healthcheck=15,
     )
 
 

@@ -1,0 +1,16 @@
+"""What a worker process is given to start from. It imports next to nothing, so that the process
+answers its supervisor at once, which takes a silent one for dead, and only then loads the rest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from litestar import Litestar
+
+
+def application(document: bytes) -> Litestar:
+    """As `gateway.app.create_app`."""
+    from gateway.app import create_app
+
+    return create_app(document)

@@ -1,0 +1,109 @@
+"""`tollhouse serve` as a newcomer runs it: without a file, with a model of one's own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import msgspec
+import pytest
+
+from backends.local.engine import Engine, EngineSettings, tiny_model_path
+from backends.providers import load_providers
+from gateway import discover as discovery
+from gateway.auth import parse_key
+from tests.support import Process
+
+COMMAND = [sys.executable, "-c", "import sys; from gateway.cli import main; sys.exit(main())"]
+
+
+@pytest.fixture
+def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for provider in load_providers().values():
+        if provider.key_env:
+            monkeypatch.delenv(provider.key_env, raising=False)
+
+
+def serve(folder: Path, *args: str, **env: str) -> Process:
+    return Process([*COMMAND, "serve", "--port", "0", *args], env, cwd=str(folder))
+
+
+@pytest.fixture
+def own_model(tmp_path: Path, no_keys: None) -> Iterator[Process]:
+    process = serve(tmp_path, "--local-model", str(tiny_model_path()))
+    yield process
+    process.stop()
+
+
+def test_a_model_of_ones_own_answers(own_model: Process) -> None:
+    url = own_model.wait_for(r"listens on (http://127\.0\.0\.1:\d+)/v1").group(1)
+    key = own_model.wait_for(r"client key: (th-\S+)").group(1)
+    assert parse_key(key) is not None
+    own_model.wait_for("no frontier API")
+    with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+        answer = client.post(
+            "/v1/chat/completions",
+            headers={"authorization": f"Bearer {key}"},
+            json={
+                "model": "auto",
+                "temperature": 0,
+                "max_tokens": 30,
+                "messages": [{"role": "user", "content": "Hello"}],
+            },
+        )
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-tollhouse-tier"] == "local"
+    assert "Hello" in answer.json()["choices"][0]["message"]["content"]
+
+
+def test_a_missing_model_is_a_config_error(tmp_path: Path, no_keys: None) -> None:
+    process = serve(tmp_path, "--local-model", "nowhere.gguf")
+    assert process.wait() == 2
+    process.stop()
+    assert "nowhere.gguf" in process.output
+
+
+async def test_api_keys_and_engines_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(EngineSettings(alias="tiny-here"))
+    engine.start()
+    try:
+        rows = load_providers()
+        here = msgspec.structs.replace(rows["llamacpp"], local_port=engine.port)
+        only = {"llamacpp": here, "openai": rows["openai"], "anthropic": rows["anthropic"]}
+        monkeypatch.setattr(discovery, "load_providers", lambda: only)
+        config, notes = await discovery.discover({"OPENAI_API_KEY": "sk-x"}, str(tmp_path))
+    finally:
+        engine.stop()
+    assert set(config.backends) == {"llamacpp", "openai"}
+    assert config.backends["llamacpp"].tier == "local"
+    assert list(config.backends["llamacpp"].models) == ["tiny-here"]
+    assert "gpt-4o" in config.backends["openai"].models
+    assert any("OPENAI_API_KEY" in note for note in notes)
+    assert not any("sk-x" in note for note in notes)
+
+
+async def test_the_first_key_stays_the_same(tmp_path: Path, no_keys: None) -> None:
+    first, _ = await discovery.discover({}, str(tmp_path))
+    second, _ = await discovery.discover({}, str(tmp_path))
+    assert first.keys == second.keys
+    assert os.stat(tmp_path / "client-key").st_mode & 0o077 == 0
+    assert first.server.host == "127.0.0.1"
+
+
+def test_a_port_that_is_taken_is_a_config_error(tmp_path: Path, no_keys: None) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        process = Process(
+            [*COMMAND, "serve", "--port", str(taken.getsockname()[1])], cwd=str(tmp_path)
+        )
+        assert process.wait() == 2
+        process.stop()
+    assert "server.port" in process.output
