@@ -38,11 +38,11 @@ bench-peers: .make/dev
 	@touch $@
 
 .make/run: .make/tool/bin/uv pyproject.toml uv.lock
-	$(UV) sync --quiet --frozen --inexact --no-default-groups --python .make/tool/bin/python $(EXTRAS)
+	$(UV) sync --quiet --frozen --inexact --compile-bytecode --no-default-groups --python .make/tool/bin/python $(EXTRAS)
 	@touch $@
 
 .make/dev: .make/tool/bin/uv pyproject.toml uv.lock
-	$(UV) sync --quiet --frozen --inexact --python .make/tool/bin/python $(EXTRAS) --extra postgres --group dev
+	$(UV) sync --quiet --frozen --inexact --compile-bytecode --python .make/tool/bin/python $(EXTRAS) --extra postgres --group dev
 	@touch $@ .make/run
 
 clean:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -55,12 +56,21 @@ class Worker:
             register_gauges(self.runtime, self._pipeline)
             composition.spawn(self._pipeline.settler.renew(self.runtime.config.store.lease))
             await self.runtime.telemetry.start(publisher(self.runtime))
+            settle_memory()
             yield
         finally:
             self.draining = True
             if self._pipeline is not None:
                 await self._pipeline.settler.drain()
             await composition.aclose()
+
+
+def settle_memory() -> None:
+    """What was made at the start lives as long as the process: take it out of the collector's
+    sight, and let it look less often. A request leaves few cycles behind."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def create_app(document: bytes) -> Litestar:

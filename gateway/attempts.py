@@ -143,7 +143,8 @@ class Opened:
         """The finish reason of every choice. Answers with several are read again for it."""
         if ex.inbound.operation == "embeddings":
             return ("stop",)
-        if ex.inbound.body.get("n") in (None, 1):
+        body = ex.inbound.body
+        if body.get("n") in (None, 1) and not isinstance(body.get("prompt"), list):
             return (self.finish,)
         return finishes(self._kept)
 

@@ -134,6 +134,9 @@ def serve(resolved: Resolved, sock: socket.socket) -> int:
     """Serve until SIGTERM or SIGINT. Open streams are given `server.drain` seconds."""
     config = server_config(resolved)
     if resolved.config.server.workers == 1:
+        # Once stopped, uvicorn raises the signal again; the store and the engines that were started
+        # for it must still be stopped after that.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         server = uvicorn.Server(config)
         server.run(sockets=[sock])
         return 0 if server.started else 1

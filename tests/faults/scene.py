@@ -285,7 +285,7 @@ class Scene:
 
         def quiet() -> bool:
             books = self.books(key)
-            return books["held"] == 0 and books["spent"] == self.recorded(key)
+            return bool(books["held"] == 0 and books["spent"] == self.recorded(key))
 
         eventually(quiet, seconds)
         books = self.books(key)
@@ -359,7 +359,7 @@ class Raw:
 
     async def body(self) -> bytes:
         """The chunks of the answer, to its end. Raises IncompleteReadError when it is cut."""
-        parts = []
+        parts: list[bytes] = []
         while True:
             size = int(await self.reader.readuntil(b"\r\n"), 16)
             data = await self.reader.readexactly(size + 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from tests.faults.conftest import Stage
@@ -20,6 +22,12 @@ FAULTS = {
     "slow_headers": "latency=6s,tokens=3",
 }
 SPARE = Backend("spare", "tokens=4", input=2.0, output=8.0)
+DEADLINE = 6.0
+PATIENT = "connect = 2.0, first_token = 60.0, idle = 60.0, total = 60.0"
+ENDLESS = (
+    Backend("never", "hang,tokens=2", timeouts=PATIENT),
+    Backend("endless", "tokens=5000,chunk=50ms", timeouts=PATIENT),
+)
 TOTAL = "connect = 2.0, first_token = 1.5, idle = 1.0, total = 2.0"
 PRIMARIES = tuple(Backend(name, fault) for name, fault in FAULTS.items())
 WHOLE = (Backend("silent_whole", "hang,tokens=1", timeouts=TOTAL),)
@@ -28,8 +36,13 @@ WHOLE = (Backend("silent_whole", "hang,tokens=1", timeouts=TOTAL),)
 @pytest.fixture(scope="module")
 def scene(stage: Stage) -> Scene:
     primaries = (*PRIMARIES, *WHOLE)
-    keys = (*(Key(backend.name, (backend.name, "spare")) for backend in primaries),)
-    return stage((*primaries, SPARE), keys, extra="[server]\nrequest_deadline = 12.0")
+    keys = (
+        *(Key(backend.name, (backend.name, "spare")) for backend in primaries),
+        *(Key(backend.name, (backend.name,)) for backend in ENDLESS),
+    )
+    return stage(
+        (*primaries, *ENDLESS, SPARE), keys, extra=f"[server]\nrequest_deadline = {DEADLINE}"
+    )
 
 
 def models(scene: Scene, request_id: str) -> list[str]:
@@ -84,7 +97,7 @@ def test_silence_costs_one_first_token_timeout(scene: Scene) -> None:
     loser, winner = scene.usage(answer.request_id, 2)
     assert (loser["outcome"], loser["error"]) == ("error", "first_token_timeout")
     assert (winner["outcome"], winner["backend"]) == ("ok", "spare")
-    assert answer.seconds < 13
+    assert answer.seconds < DEADLINE + 1
 
 
 def test_silence_costs_one_timeout_without_a_stream_too(scene: Scene) -> None:
@@ -108,3 +121,26 @@ def test_a_late_first_token_loses_is_cancelled_and_paid_for(scene: Scene, name: 
     assert loser["cost_nano"] == scene.backends[name].cost(PROMPT_TOKENS, 0)
     assert winner["cost_nano"] == SPARE.cost(PROMPT_TOKENS, 4)
     assert scene.balanced(name) == loser["cost_nano"] + winner["cost_nano"]
+
+
+def test_a_request_ends_at_its_deadline(scene: Scene) -> None:
+    calls = [
+        ("never", completion(prompt(7))),
+        ("never", completion(prompt(7), stream=True)),
+        ("endless", completion(prompt(7), stream=True)),
+    ]
+    with ThreadPoolExecutor(len(calls)) as pool:
+        whole, silent, endless = pool.map(lambda call: scene.ask(*call), calls)
+    for answer in (whole, silent):
+        assert answer.status == 504
+        assert answer.error is not None
+    assert endless.status == 200
+    assert endless.broken
+    assert endless.text.startswith("w0 w1 w2")
+    for answer in (whole, silent, endless):
+        # The second is the guarantee; the rest is for a loaded machine.
+        assert DEADLINE - 1 < answer.seconds < DEADLINE + 5
+        (attempt,) = scene.ended(answer.request_id)
+        assert attempt["cancelled_at"] is not None
+    assert scene.balanced("never") >= scene.charged("never")
+    assert scene.balanced("endless") > 0

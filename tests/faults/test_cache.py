@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import socket
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.faults.conftest import Stage
-from tests.faults.scene import Answer, Backend, Key, Scene, chat, completion, eventually
+from tests.faults.scene import Answer, Backend, Key, Scene, chat, completion, eventually, raw_server
 
 PLAIN = Backend("plain", "tokens=5,chunk=1ms")
 OTHER = Backend("other", "tokens=5,chunk=2ms")
@@ -38,14 +41,33 @@ cache_ttl = 0
 
 
 @pytest.fixture(scope="module")
-def scene(stage: Stage) -> Scene:
+def half_cut() -> Iterator[str]:
+    """Answers two prompts, the second up to its limit only."""
+    choices = [
+        {"index": 0, "text": "whole", "finish_reason": "stop"},
+        {"index": 1, "text": "cut o", "finish_reason": "length"},
+    ]
+    body = json.dumps({"object": "text_completion", "model": "m", "choices": choices})
+
+    def answer(connection: socket.socket) -> None:
+        head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n"
+        connection.sendall(f"{head}content-length: {len(body)}\r\n\r\n{body}".encode())
+
+    with raw_server(answer) as (url, _):
+        yield url
+
+
+@pytest.fixture(scope="module")
+def scene(stage: Stage, half_cut: str) -> Scene:
+    pair = Backend("pair", "pair", url=half_cut)
+    names = (*NAMES, "pair")
     keys = (
-        Key("one", NAMES, more='org = "one"'),
-        Key("one_too", NAMES, more='org = "one"'),
+        Key("one", names, more='org = "one"'),
+        Key("one_too", names, more='org = "one"'),
         Key("two", NAMES, more='org = "two"'),
         Key("fewer", ("plain", "other"), more='org = "one"'),
     )
-    return stage(BACKENDS, keys, extra=POLICIES)
+    return stage((*BACKENDS, pair), keys, extra=POLICIES)
 
 
 def hit(answer: Answer) -> bool:
@@ -156,6 +178,14 @@ def test_an_answer_that_ended_at_its_limit_is_not_stored(scene: Scene, stream: b
     for _ in range(2):
         answer = scene.ask("one", body)
         assert answer.finishes == ["length"]
+        assert not hit(answer)
+
+
+def test_one_answer_of_two_that_ended_at_its_limit_keeps_both_out(scene: Scene) -> None:
+    body = completion("", model="pair/m") | {"prompt": ["first", "second"]}
+    for _ in range(2):
+        answer = scene.ask("one", body)
+        assert answer.finishes == ["stop", "length"]
         assert not hit(answer)
 
 

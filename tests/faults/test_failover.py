@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -15,6 +17,7 @@ from tests.faults.scene import (
     Scene,
     chat,
     completion,
+    eventually,
     prompt,
     raw_server,
 )
@@ -30,6 +33,7 @@ SPARE = Backend("spare", "tokens=7", input=2.0, output=8.0)
 FAILING = Backend("failing", "status=500,tokens=9", input=30.0, output=60.0)
 FAILED_ONCE = Backend("failed_once", "status=500,times=1,tokens=9", input=5.0, output=20.0)
 LATE = Backend("late", "first_token=5s,tokens=9", input=10.0, output=40.0)
+SLOW = Backend("slow", "latency=3s,tokens=9", timeouts="first_token = 20.0, total = 20.0")
 FRONTIER = Backend("frontier", "tokens=10", tier="frontier", jurisdiction="us")
 
 
@@ -61,7 +65,7 @@ def scene(stage: Stage, redirecting: str) -> Scene:
     down = Backend("down", "down", url=nobody)
     down_too = Backend("down_too", "down-too", url=nobody)
     moved = Backend("moved", "moved", url=redirecting)
-    backends = (SMALL, SAME, LARGE, FULL, HUGE, FILTERED, FAILING, FAILED_ONCE, LATE)
+    backends = (SMALL, SAME, LARGE, FULL, HUGE, FILTERED, FAILING, FAILED_ONCE, LATE, SLOW)
     keys = (
         Key("context", ("small", "same", "large")),
         Key("context_twice", ("small", "full", "huge")),
@@ -72,6 +76,7 @@ def scene(stage: Stage, redirecting: str) -> Scene:
         Key("late", ("late", "spare")),
         Key("down", ("down", "down_too")),
         Key("down_or_frontier", ("down", "frontier")),
+        Key("audited", ("slow",)),
         Key("redirect", ("moved",)),
         Key("redirect_or_spare", ("moved", "spare")),
     )
@@ -136,7 +141,8 @@ def test_ledger_records_and_upstream_agree(scene: Scene) -> None:
     for number in range(10, 20):
         assert scene.ask("accounts", completion(prompt(number), stream=number % 2 == 0)).complete
         assert scene.ask("failed_once", completion(prompt(number))).complete
-    keys = ("accounts", "failing", "failed_once", "late")
+    # Every key that may use one of these backends.
+    keys = ("accounts", "failing", "failed_once", "late", "filter", "redirect_or_spare")
     spent = sum(scene.balanced(key) for key in keys)
     assert spent == scene.charged("failing", "failed_once", "late", "spare") > 0
 
@@ -161,8 +167,8 @@ def test_a_label_is_not_widened_when_its_backends_are_down(scene: Scene, label: 
             "down_or_frontier", chat(f"{label} {number}"), x_tollhouse_residency=label
         )
         assert answer.status == 503
-        assert answer.error is not None
         assert scene.attempts(answer.request_id) == []
+    assert answer.error is not None
     assert answer.error["code"] == "backends_unavailable"
     decision = scene.decision(answer.request_id)
     assert decision is not None
@@ -179,6 +185,23 @@ def test_a_label_that_no_backend_fulfils_is_refused(scene: Scene) -> None:
         assert answer.error["code"] == "residency_not_available"
         assert label in answer.error["message"]
         assert scene.attempts(answer.request_id) == []
+
+
+def test_the_decision_on_a_label_is_filed_before_the_answer(scene: Scene) -> None:
+    (upstream,) = scene.upstreams.values()
+
+    def asked() -> list[dict[str, Any]]:
+        return [row for row in upstream.log() if row["model"] == SLOW.upstream]
+
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(scene.ask, "audited", chat("Wait"), x_tollhouse_residency="eu")
+        assert eventually(lambda: bool(asked()))
+        decision = scene.decision(asked()[0]["id"])
+        assert asked()[0]["ended"] is None, "the answer came before its decision was looked for"
+        assert decision is not None
+        assert decision["labels"] == ["eu"]
+        assert decision["audit"] is True
+        assert answer.result().complete
 
 
 def test_a_redirect_is_not_followed(scene: Scene, elsewhere: tuple[str, list[bytes]]) -> None:

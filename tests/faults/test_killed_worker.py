@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from urllib.parse import urlsplit
 
 import psutil
@@ -27,13 +28,21 @@ LEASE = 2.0
 # far it came.
 FLAT = Backend("flat", f"tokens={TOKENS},chunk=50ms", input=8.0, output=0.0)
 METERED = Backend("metered", f"tokens={TOKENS},chunk=51ms", input=1.0, output=4.0)
+REFUSING = Backend("refusing", "status=503,latency=1500ms,tokens=2")
+DEAR = Backend("dear", "tokens=3", input=9.0, output=36.0)
 WORKERS = 3
 
 
 @pytest.fixture(scope="module")
 def scene(stage: Stage) -> Scene:
-    keys = (Key("flat", ("flat",)), Key("metered", ("metered",)))
-    return stage((FLAT, METERED), keys, workers=WORKERS, extra=f"[store]\nlease = {LEASE}")
+    keys = (
+        Key("flat", ("flat",)),
+        Key("metered", ("metered",)),
+        Key("frozen", ("refusing", "dear")),
+    )
+    return stage(
+        (FLAT, METERED, REFUSING, DEAR), keys, workers=WORKERS, extra=f"[store]\nlease = {LEASE}"
+    )
 
 
 def workers(scene: Scene) -> dict[int, int]:
@@ -74,7 +83,7 @@ async def test_the_books_are_right_after_a_kill(scene: Scene) -> None:
     (upstream,) = scene.upstreams.values()
 
     def under_way() -> bool:
-        return upstream.stats()["in_flight"] >= 2 * CALLS
+        return bool(upstream.stats()["in_flight"] >= 2 * CALLS)
 
     assert await asyncio.to_thread(eventually, under_way, 30)
     found = await asyncio.to_thread(workers, scene)
@@ -126,3 +135,38 @@ def serving(scene: Scene) -> list[int]:
         if any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections):
             found.append(child.pid)
     return found
+
+
+async def test_a_worker_that_stood_still_does_not_spend_what_it_lost(scene: Scene) -> None:
+    """Frozen for longer than its lease, it may not take a dearer candidate without money."""
+    raw = await Raw.connect(scene.gateway)
+    await raw.send(scene.gateway.keys["frozen"], completion(prompt(1)))
+    (upstream,) = scene.upstreams.values()
+
+    def under_way() -> bool:
+        return any(row["model"] == REFUSING.upstream for row in upstream.log())
+
+    assert await asyncio.to_thread(eventually, under_way, 20)
+    frozen = serving_peer(scene, raw.writer.get_extra_info("sockname")[1])
+    frozen.suspend()
+    try:
+        expired = "SELECT 1 FROM usage_records WHERE key_id = ? AND outcome = 'lease_expired'"
+        key = scene.key_id("frozen")
+        assert await asyncio.to_thread(eventually, lambda: bool(scene.sql(expired, key)), 12)
+    finally:
+        frozen.resume()
+    assert await raw.head() == 503
+    assert json.loads(await raw.rest())["error"]["code"] == "lease_expired"
+    await raw.close()
+    models = [row["model"] for row in scene.attempts(raw.headers["x-request-id"])]
+    assert set(models) == {REFUSING.upstream}
+    # What the sweeper had booked in its absence is taken back.
+    assert await asyncio.to_thread(scene.balanced, "frozen") == 0
+
+
+def serving_peer(scene: Scene, port: int) -> psutil.Process:
+    """The worker at the other end of our connection from this port."""
+    for child in scene.gateway.process.children():
+        if any(c.raddr and c.raddr.port == port for c in child.net_connections("tcp")):
+            return child
+    raise AssertionError("no worker has this connection")

@@ -26,8 +26,18 @@ LABELS = ("eu", "de", "us", "phi", "zone", "pii")
 UNKNOWN = "never-heard-of"
 IBAN = "Please pay to DE89 3704 0044 0532 0130 00."
 QUICK = "connect = 1.0, first_token = 0.4, idle = 0.4, total = 3.0"
-FAULTS = ("tokens=3,chunk=1ms", "status=503", "status=429,retry_after=9", "reset", "cut=0,tokens=4")
-FAULTS += ("hang", "redirect", "context", "html", "error200")
+HEALTHY = "tokens=3,chunk=1ms"
+FAULTS = (
+    "status=503",
+    "status=429,retry_after=9",
+    "reset",
+    "cut=0,tokens=4",
+    "hang",
+    "redirect",
+    "context",
+    "html",
+    "error200",
+)
 ALLOWED = {"phi_key": ("phi",), "eu_key": ("eu",), "free_key": ()}
 
 
@@ -130,7 +140,7 @@ def places() -> Iterator[dict[str, Upstream]]:
 def scene(stage: Stage, places: dict[str, Upstream]) -> Scene:
     backends = []
     for name, place in PLACES.items():
-        faults = ["tokens=3,chunk=1ms", *SEEDED.sample(FAULTS[1:], 3)]
+        faults = [HEALTHY, *SEEDED.sample(FAULTS, 3)]
         backends += [
             Backend(
                 f"{name}-{number}",
@@ -264,21 +274,10 @@ def test_every_request_left_its_decision(scene: Scene, everything: list[Asked]) 
         assert decision is not None, asked
         assert set(decision["labels"]) == asked.labels
         assert decision["policy"] == asked.policy.name
+        assert decision["audit"] == bool(asked.labels)
         for candidate in decision["plan"]:
             assert candidate.partition("-")[0] in asked.allowed
         if asked.status == 403:
-            assert decision["refusal"] == "residency"
+            assert "residency" in decision["refusal"]
             assert decision["plan"] == []
             assert decision["rejected"]
-
-
-def test_a_decision_on_labels_is_there_before_the_first_byte(
-    scene: Scene, everything: list[Asked]
-) -> None:
-    """The order in which the store took them: the decision is filed with the reservation, the
-    usage after the call."""
-    for asked in everything:
-        if asked.labels and asked.status == 200:
-            decision = scene.decision(asked.request_id)
-            assert decision is not None
-            assert decision["audit"] is True

@@ -59,7 +59,9 @@ def expected(count: int) -> str:
 async def stream(scene: Scene, key: str, number: int) -> str:
     raw = await Raw.connect(scene.gateway)
     try:
-        await raw.send(scene.gateway.keys[key], completion(prompt(number), stream=True))
+        await raw.send(
+            scene.gateway.keys[key], completion(prompt(number), stream=True, max_tokens=60)
+        )
         assert await raw.head() == 200
         return text_of(await raw.body())
     finally:
@@ -122,7 +124,7 @@ async def test_a_stop_lets_open_streams_end(stage: Stage) -> None:
     (upstream,) = scene.upstreams.values()
 
     def under_way() -> bool:
-        return upstream.stats()["in_flight"] >= len(streams)
+        return bool(upstream.stats()["in_flight"] >= len(streams))
 
     assert await asyncio.to_thread(eventually, under_way, 30)
     children = scene.gateway.process.children()
