@@ -13,8 +13,9 @@ from litestar import Litestar, Request
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
 from litestar.response import Response
+from litestar.types import Receive, Send
 
-from gateway.api.routes import handlers
+from gateway.api.routes import OPERATIONS, handlers
 from gateway.compose import Composition, Resolved, compose
 from gateway.errors import GatewayError
 from gateway.inbound import new_id
@@ -65,6 +66,23 @@ class Worker:
             await composition.aclose()
 
 
+class Front:
+    """The ASGI application: requests of the hot routes go straight to the pipeline, everything
+    else (other methods on these paths too) through the framework."""
+
+    def __init__(self, worker: Worker, app: Litestar) -> None:
+        self._worker = worker
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST":
+            operation = OPERATIONS.get(scope["path"])
+            if operation is not None:
+                await self._worker.pipeline.serve(operation, scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
 def settle_memory() -> None:
     """What was made at the start lives as long as the process: take it out of the collector's
     sight, and let it look less often. A request leaves few cycles behind."""
@@ -73,7 +91,7 @@ def settle_memory() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
-def create_app(document: bytes) -> Litestar:
+def create_app(document: bytes) -> Front:
     """The application for one worker. `document` is an encoded `Resolved`: it comes from the
     parent process, where configuration is read and embedded servers are started."""
     from gateway.admin import COMPONENTS, admin_router
@@ -90,7 +108,7 @@ def create_app(document: bytes) -> Litestar:
     admin = admin_router(
         lambda: worker.runtime, explainer(worker), admin_token=resolved.config.admin.token
     )
-    return Litestar(
+    app = Litestar(
         route_handlers=[*handlers(worker), admin],
         lifespan=[lifespan],
         exception_handlers={
@@ -108,6 +126,7 @@ def create_app(document: bytes) -> Litestar:
         request_max_body_size=1 << 20,
         logging_config=None,
     )
+    return Front(worker, app)
 
 
 def _version() -> str:

@@ -80,7 +80,9 @@ class Opened:
         async for event in self._events:
             self._note(event)
             self.first.append(event)
-            if event.semantic:
+            # A whole answer is read to the end of its one event: a generator that is left in the
+            # middle costs a task to clean up.
+            if event.semantic and self._ex.inbound.stream:
                 break
         self.attempt.first = perf_counter()
         self._ex.waited += self.attempt.first - began

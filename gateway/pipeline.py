@@ -59,16 +59,19 @@ class Pipeline:
     ) -> None:
         """One request, from its headers to its last byte. The border where everything that can
         go wrong becomes an answer."""
-        client = Client(receive, send)
+        client = Client(receive, send, self._deadline)
         request_id = new_id("req_")
         self.in_flight += 1
         started = perf_counter()
         try:
-            async with asyncio.timeout(self._deadline):
-                await self._run(operation, request_id, scope["headers"], client, started)
+            await self._run(operation, request_id, scope["headers"], client, started)
         except GatewayError as error:
             await self._refuse(client, operation, request_id, error, started)
-        except TimeoutError:
+        except asyncio.CancelledError:
+            if not client.late:
+                if not client.gone:
+                    raise
+                return
             late = GatewayError(
                 504,
                 "deadline_exceeded",
@@ -77,9 +80,6 @@ class Pipeline:
                 retry=False,
             )
             await self._refuse(client, operation, request_id, late, started)
-        except asyncio.CancelledError:
-            if not client.gone:
-                raise
         except Exception as defect:
             # The border of a request: a defect here must neither leak its text to the client
             # nor end the connection without an answer.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from time import perf_counter
 from typing import Any
 
@@ -59,31 +60,36 @@ class Settler:
 
     async def settle(self, ex: Exchange, value: bytes | None) -> None:
         """Settle and wait for it: when the client has its last byte, the books are settled."""
-        task = self._start(ex, value)
-        if task is not None:
-            await asyncio.shield(task)
+        if ex.settled or not self._owes(ex):
+            return
+        ex.settled = True
+        settlement = self._settlement(ex, value)
+        try:
+            await self._book(settlement, ex)
+        except asyncio.CancelledError:
+            # The client left in the middle. Settling once more is harmless if it was done.
+            self._spawn(self._book(settlement, ex))
+            raise
 
     def ensure(self, ex: Exchange) -> None:
         """Settle whatever has not been settled, without waiting."""
-        self._start(ex, None)
+        if not ex.settled and self._owes(ex):
+            ex.settled = True
+            self._spawn(self._book(self._settlement(ex, None), ex))
 
-    def _start(self, ex: Exchange, value: bytes | None) -> asyncio.Task[None] | None:
-        if ex.settled or not self._owes(ex):
-            return None
-        ex.settled = True
-        task = asyncio.create_task(self._settle(ex, value))
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return task
 
     def _owes(self, ex: Exchange) -> bool:
         return ex.inbound.request_id in self._held or bool(ex.attempts)
 
-    async def _settle(self, ex: Exchange, value: bytes | None) -> None:
+    def _settlement(self, ex: Exchange, value: bytes | None) -> Settlement:
         records = [encode_record(self._usage(ex, attempt)) for attempt in ex.attempts]
         if not ex.recorded and ex.decision is not None:
             records.append(encode_record(self.decision(ex)))
-        settlement = Settlement(
+        return Settlement(
             org=ex.principal.org,
             request_id=ex.inbound.request_id,
             scopes=ex.principal.scopes,
@@ -94,24 +100,16 @@ class Settler:
             cache_value=value,
             cache_ttl=ex.inbound.controls.cache.ttl(ex.active.policy.cache_ttl),
         )
-        try:
-            await self._book(settlement, ex)
-        finally:
-            self._held.pop(ex.inbound.request_id, None)
 
     async def _book(self, settlement: Settlement, ex: Exchange) -> None:
         try:
             settled = await self._ledger.settle(settlement)
         except StoreError as exc:
             log.warning("settlement of %s waits for the store: %s", settlement.request_id, exc)
-            self._later(settlement)
+            self._spawn(self._again(settlement))
             return
+        self._held.pop(settlement.request_id, None)
         self._runtime.catalog.note_share(ex.principal, settled.share_left)
-
-    def _later(self, settlement: Settlement) -> None:
-        task = asyncio.create_task(self._again(settlement))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _again(self, settlement: Settlement) -> None:
         for delay in _RETRY_SECONDS:
@@ -121,7 +119,9 @@ class Settler:
             except StoreError as exc:
                 last: StoreError = exc
             else:
+                self._held.pop(settlement.request_id, None)
                 return
+        self._held.pop(settlement.request_id, None)
         # The lease has expired by now or will: the sweeper books the worst case, flagged.
         log.error("settlement of %s given up: %s", settlement.request_id, last)
 
@@ -165,16 +165,14 @@ class Settler:
             tokens=0,
             records=records,
         )
-        task = asyncio.create_task(self._file(settlement))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._spawn(self._file(settlement))
 
     async def _file(self, settlement: Settlement) -> None:
         try:
             await self._ledger.settle(settlement)
         except StoreError as exc:
             log.warning("records of %s wait for the store: %s", settlement.request_id, exc)
-            self._later(settlement)
+            self._spawn(self._again(settlement))
         finally:
             self._held.pop(settlement.request_id, None)
 

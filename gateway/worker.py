@@ -6,10 +6,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from litestar import Litestar
+    from gateway.app import Front
 
 
-def application(document: bytes) -> Litestar:
+def application(document: bytes) -> Front:
     """As `gateway.app.create_app`."""
     from gateway.app import create_app
 

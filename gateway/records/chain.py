@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Row, select, update
 
-from gateway.records.database import insert_or_ignore
+from gateway.records.database import insert_or_ignore, insert_rows
 from gateway.records.schema import chain_heads, decision_records
 from gateway.records.types import DecisionRecord
 
@@ -78,15 +78,35 @@ def append_decisions(
     for record in fresh.values():
         body = _encode(record).decode()
         seq += 1
-        values = {name: getattr(record, name) for name in (*_COPIED, "refusal")}
-        values.update(seq=seq, prev_hash=previous, body=body)
-        previous = values["hash"] = link(previous, body)
-        rows.append(values)
-    connection.execute(decision_records.insert(), rows)
+        digest = link(previous, body)
+        rows.append(_row(record, seq, previous, digest, body))
+        previous = digest
+    insert_rows(connection, decision_records, rows)
     connection.execute(
         update(chain_heads).where(chain_heads.c.org == org).values(seq=seq, hash=previous)
     )
     return Head(seq, previous)
+
+
+def _row(
+    record: DecisionRecord, seq: int, previous: str, digest: str, body: str
+) -> tuple[Any, ...]:
+    """In the order of the table's columns."""
+    return (
+        record.decision_id,
+        record.org,
+        seq,
+        previous,
+        digest,
+        record.request_id,
+        record.ts,
+        record.team,
+        record.key_id,
+        record.policy,
+        record.reason,
+        record.refusal,
+        body,
+    )
 
 
 def verify_chain(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, insert, select
+from sqlalchemy import JSON, Connection, Engine, Table, create_engine, event, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, SQLAlchemyError
@@ -147,3 +149,38 @@ def insert_or_ignore(
         connection.execute(postgresql.insert(table).on_conflict_do_nothing(), rows)
     else:
         connection.execute(sqlite.insert(table).on_conflict_do_nothing(), rows)
+
+
+def insert_rows(
+    connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]], *, ignore: bool = False
+) -> None:
+    """Insert whole rows, their values in the order of the table's columns, JSON columns as text.
+
+    On SQLite they go straight to the driver: preparing each row's parameters costs several times
+    what inserting it does. `ignore` leaves out rows whose primary key is there."""
+    if not rows:
+        return
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(_sqlite_insert(table, ignore), list(rows))
+        return
+    names = [column.name for column in table.columns]
+    packed = [i for i, column in enumerate(table.columns) if isinstance(column.type, JSON)]
+    dicts = []
+    for row in rows:
+        values = dict(zip(names, row, strict=True))
+        for i in packed:
+            values[names[i]] = json.loads(row[i])
+        dicts.append(values)
+    if ignore:
+        insert_or_ignore(connection, table, dicts)
+    else:
+        connection.execute(insert(table), dicts)
+
+
+@lru_cache(maxsize=16)
+def _sqlite_insert(table: Table, ignore: bool) -> str:
+    preparer = sqlite.dialect().identifier_preparer
+    names = ", ".join(preparer.quote(column.name) for column in table.columns)
+    marks = ", ".join("?" * len(table.columns))
+    conflict = " ON CONFLICT DO NOTHING" if ignore else ""
+    return f"INSERT INTO {preparer.format_table(table)} ({names}) VALUES ({marks}){conflict}"

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ from sqlalchemy import Connection
 
 from gateway.ledger.ledger import ORGS, outbox_key
 from gateway.records.chain import Head, append_decisions
-from gateway.records.database import Database, insert_or_ignore
+from gateway.records.database import Database, insert_rows
 from gateway.records.errors import RecordsError, RecordsRejected
 from gateway.records.outbox import BadEntry, parse_entry
 from gateway.records.schema import usage_records
@@ -151,7 +152,7 @@ class Drainer:
 def file_records(connection: Connection, records: list[Record]) -> dict[str, Head]:
     """Insert what is not there yet. Returns the new chain head of each org that got decisions."""
     usage = [_row(record) for record in records if isinstance(record, UsageRecord)]
-    insert_or_ignore(connection, usage_records, usage)
+    insert_rows(connection, usage_records, usage, ignore=True)
     decisions: dict[str, list[DecisionRecord]] = {}
     for record in records:
         if isinstance(record, DecisionRecord):
@@ -160,10 +161,15 @@ def file_records(connection: Connection, records: list[Record]) -> dict[str, Hea
     return {org: head for org, head in heads.items() if head is not None}
 
 
-def _row(record: UsageRecord) -> dict[str, Any]:
-    row = msgspec.structs.asdict(record)
-    for name, value in row.items():
+_values = attrgetter(*(column.name for column in usage_records.columns))
+_TAGS = [column.name for column in usage_records.columns].index("tags")
+
+
+def _row(record: UsageRecord) -> tuple[Any, ...]:
+    values = list(_values(record))
+    values[_TAGS] = msgspec.json.encode(record.tags).decode()
+    for i, value in enumerate(values):
         # PostgreSQL stores no NUL in text; upstream errors and model names may hold one.
         if type(value) is str and "\0" in value:
-            row[name] = value.replace("\0", "\ufffd")
-    return row
+            values[i] = value.replace("\0", "\ufffd")
+    return tuple(values)

@@ -62,7 +62,8 @@ async def stream(scene: Scene, key: str, number: int) -> str:
         await raw.send(
             scene.gateway.keys[key], completion(prompt(number), stream=True, max_tokens=60)
         )
-        assert await raw.head() == 200
+        status = await raw.head()
+        assert status == 200, await raw.rest()
         return text_of(await raw.body())
     finally:
         await raw.close()
