@@ -183,4 +183,5 @@ def _sqlite_insert(table: Table, ignore: bool) -> str:
     names = ", ".join(preparer.quote(column.name) for column in table.columns)
     marks = ", ".join("?" * len(table.columns))
     conflict = " ON CONFLICT DO NOTHING" if ignore else ""
-    return f"INSERT INTO {preparer.format_table(table)} ({names}) VALUES ({marks}){conflict}"
+    target = preparer.format_table(table)
+    return f"INSERT INTO {target} ({names}) VALUES ({marks}){conflict}"  # noqa: S608  # our own names

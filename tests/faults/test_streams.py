@@ -43,7 +43,9 @@ def scene(stage: Stage) -> Scene:
         Key("two", ("quick",), more='org = "two"\nteam = "blue"'),
         Key("poor", ("quick",), 0.000000001, more='org = "three"'),
     )
-    return stage((patient(STEADY), patient(SLOW), patient(QUICK)), keys)
+    # The streams begin in one burst, on a machine that may be running other tests beside them.
+    extra = "[store]\ndeadline_ms = 5000.0"
+    return stage((patient(STEADY), patient(SLOW), patient(QUICK)), keys, extra=extra)
 
 
 @pytest.fixture(scope="module")
