@@ -20,7 +20,7 @@ from gateway.errors import GatewayError
 from gateway.exchange import Attempt, Exchange
 from gateway.inbound import new_id
 from gateway.ledger import LedgerError, Settlement
-from gateway.records import DecisionRecord, RejectedCandidate, UsageRecord, encode_record
+from gateway.records import FiledDecision, FiledUsage, RejectedCandidate, encode_record
 from gateway.runtime import Runtime
 from gateway.store.errors import StoreError
 from gateway.telemetry import AttemptFacts, RequestFacts
@@ -137,7 +137,7 @@ class Settler:
     def replayed(self, ex: Exchange, hit: CachedAnswer) -> None:
         """File the records of an answer from the cache. It cost nothing."""
         ex.settled = True
-        usage = UsageRecord(
+        usage = FiledUsage(
             **self._common(ex),
             attempt_id=new_id("att_"),
             backend=hit.backend,
@@ -182,7 +182,7 @@ class Settler:
         assert decision is not None
         first = decision.plan[0]
         return encode_record(
-            UsageRecord(
+            FiledUsage(
                 **self._common(ex),
                 attempt_id=new_id("att_"),
                 backend=first.backend,
@@ -200,11 +200,11 @@ class Settler:
     def audit_record(self, ex: Exchange) -> bytes:
         return encode_record(self.decision(ex))
 
-    def decision(self, ex: Exchange, refusal: str = "") -> DecisionRecord:
+    def decision(self, ex: Exchange, refusal: str = "") -> FiledDecision:
         decision = ex.decision
         assert decision is not None
         score = ex.score
-        return DecisionRecord(
+        return FiledDecision(
             decision_id=ex.decision_id,
             request_id=ex.inbound.request_id,
             ts=self._ts(ex),
@@ -257,12 +257,12 @@ class Settler:
         """The store's clock decides the budget's window, so the records carry it too."""
         return ex.entered.at if ex.entered is not None else ex.wall
 
-    def _usage(self, ex: Exchange, attempt: Attempt) -> UsageRecord:
+    def _usage(self, ex: Exchange, attempt: Attempt) -> FiledUsage:
         usage = attempt.usage or _NO_USAGE
         ended = attempt.ended or perf_counter()
         target = self._runtime.catalog.target(attempt.candidate)
         first = attempt.first
-        return UsageRecord(
+        return FiledUsage(
             **self._common(ex),
             attempt_id=attempt.id,
             backend=attempt.candidate.backend,

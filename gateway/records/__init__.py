@@ -21,7 +21,14 @@ from gateway.records.queries import (
     list_usage,
     summarize_usage,
 )
-from gateway.records.types import DecisionRecord, RejectedCandidate, UsageRecord, encode_record
+from gateway.records.types import (
+    DecisionRecord,
+    FiledDecision,
+    FiledUsage,
+    RejectedCandidate,
+    UsageRecord,
+    encode_record,
+)
 
 __all__ = [
     "ChainReport",
@@ -29,6 +36,8 @@ __all__ = [
     "Database",
     "DecisionRecord",
     "Drainer",
+    "FiledDecision",
+    "FiledUsage",
     "Head",
     "LedgerBooks",
     "OutboxLag",

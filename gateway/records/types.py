@@ -84,6 +84,16 @@ class DecisionRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="decisio
     audit: bool = False
 
 
+class FiledUsage(UsageRecord, frozen=True, tag_field="kind", tag="usage", omit_defaults=True):
+    """A UsageRecord as it goes through the outbox: what is left at its default is left out."""
+
+
+class FiledDecision(
+    DecisionRecord, frozen=True, tag_field="kind", tag="decision", omit_defaults=True
+):
+    """A DecisionRecord as it goes through the outbox. It is filed, and chained, whole."""
+
+
 Record = UsageRecord | DecisionRecord
 
 encode_record = msgspec.json.Encoder().encode

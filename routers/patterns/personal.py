@@ -28,6 +28,11 @@ _PHONE_BEFORE = re.compile(
     r"móvil|cell|cellphone|portable|fax|whatsapp|call|ring|calling|dial|anruf|rufnummer|"
     r"phone number|reach (?:me|us|you|him|her)|answering|sms|text me)\b[^0-9\n]{0,24}$"
 )
+# A piece of each word above: looking for these first is far cheaper.
+_PHONE_HINTS = (
+    *("phone", "tel", "mobi", "handy", "móvil", "cell", "portable", "fax", "whatsapp", "call"),
+    *("ring", "dial", "anruf", "rufnummer", "reach ", "answering", "sms", "text me", "téléphone"),
+)
 _PHONE_AFTER = re.compile(r"^[\s\-x0-9]{0,8}[(\-\s]?(?:office|mobile|fax|cell|home|phone|tel)\b")
 _DATE = re.compile(
     r"(?:(?:19|20)[0-9]{2}[\-./][0-9]{1,2}[\-./][0-9]{1,2}|"
@@ -199,7 +204,8 @@ def _is_phone(text: str, start: int, end: int, chunk: str, spans: list[tuple[int
 
 def _phone_cue(text: str, start: int, end: int) -> bool:
     before = text[max(0, start - _CUE_REACH) : start].lower()
-    if _PHONE_BEFORE.search(before.rstrip("(+")):
+    hinted = any([hint in before for hint in _PHONE_HINTS])
+    if hinted and _PHONE_BEFORE.search(before.rstrip("(+")):
         return True
     return _PHONE_AFTER.match(text[end : end + 24].lower()) is not None
 
