@@ -189,6 +189,10 @@ class _PoolReply:
     def dropped(self) -> tuple[str, ...]:
         return self._reply.dropped
 
+    @property
+    def malformed(self) -> int:
+        return self._reply.malformed
+
     async def events(self) -> AsyncIterator[Event]:
         watch = self._watch
         timed = False

@@ -40,6 +40,13 @@ def base_headers(ex: Exchange) -> Headers:
     return headers
 
 
+def refusal_headers(ex: Exchange) -> Headers:
+    """What a refused or failed request may know of itself, besides its id."""
+    found = base_headers(ex)[1:]
+    found.append((b"x-tollhouse-attempts", str(len(ex.attempts)).encode()))
+    return found + rate_headers(ex)
+
+
 def headers(ex: Exchange, attempt: Attempt, dropped: tuple[str, ...], *, started: float) -> Headers:
     """Headers of an answer from an upstream. The cost is there once it is known: before the
     body of a whole answer, but not before a stream."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -22,6 +22,7 @@ from gateway.inbound import new_id
 from gateway.metrics import exposition, publisher, register_gauges
 from gateway.pipeline import Pipeline
 from gateway.runtime import Runtime
+from gateway.store import StoreError
 
 log = logging.getLogger("tollhouse")
 
@@ -33,6 +34,7 @@ class Worker:
         self._composition: Composition | None = None
         self._pipeline: Pipeline | None = None
         self.draining = False
+        self.outbox_lag = 0
 
     @property
     def runtime(self) -> Runtime:
@@ -45,6 +47,10 @@ class Worker:
         return self._pipeline
 
     async def exposition(self) -> bytes:
+        assert self._composition is not None, "the application has not started"
+        with suppress(StoreError):
+            # While the store is gone, the last known lag is shown.
+            self.outbox_lag = (await self._composition.drainer.lag()).entries
         return await exposition(self.runtime)
 
     @asynccontextmanager
@@ -54,7 +60,7 @@ class Worker:
         await composition.start()
         try:
             self._pipeline = Pipeline(composition.runtime)
-            register_gauges(self.runtime, self._pipeline)
+            register_gauges(self.runtime, self._pipeline, lambda: self.outbox_lag)
             composition.spawn(self._pipeline.settler.renew(self.runtime.config.store.lease))
             await self.runtime.telemetry.start(publisher(self.runtime))
             settle_memory()

@@ -28,6 +28,7 @@ from gateway.inbound import new_id
 from gateway.limits import Gate
 from gateway.runtime import Runtime
 from gateway.settlement import Settler
+from gateway.telemetry import SpanStart
 from routers.types import Candidate
 
 # Failures before a status after which the upstream may have worked, and charged, for the prompt.
@@ -128,6 +129,8 @@ class Opened:
         attempt = self.attempt
         if ex.cache_key is None or self._room <= 0 or attempt.usage is None:
             return None
+        if self._reply.malformed:
+            return None
         if not cacheable(200, self._finishes(ex)):
             return None
         return CachedAnswer(
@@ -180,6 +183,11 @@ def finishes(events: list[bytes]) -> tuple[str | None, ...]:
     return tuple(found.values())
 
 
+def _sends(ex: Exchange) -> int:
+    """How often this request was put on the wire so far."""
+    return sum(a.error.sends if a.error is not None else 1 for a in ex.attempts)
+
+
 def close(runtime: Runtime, attempt: Attempt, error: BackendError) -> None:
     """Book a failed attempt at its own cost."""
     attempt.ended = perf_counter()
@@ -219,7 +227,7 @@ class Caller:
                     self._failed(ex, attempt, error)
                 following = self._next(ex, at, error)
                 left = 0 if following is None else len(plan) - following
-                progress = Progress(here, len(ex.attempts), left, self._left(ex))
+                progress = Progress(here, _sends(ex), left, self._left(ex))
                 budget = self._runtime.catalog.retry_budget
                 step = next_step(error, progress, self._policy, budget, random)
                 if isinstance(step, Retry):
@@ -234,7 +242,26 @@ class Caller:
     def _attempt(self, ex: Exchange, candidate: Candidate) -> Attempt:
         attempt = Attempt(new_id("att_"), len(ex.attempts) + 1, candidate, perf_counter())
         ex.attempts.append(attempt)
+        if self._runtime.telemetry.tracing:
+            attempt.span = self._runtime.telemetry.span(self._span(ex, attempt))
         return attempt
+
+    def _span(self, ex: Exchange, attempt: Attempt) -> SpanStart:
+        target = self._runtime.catalog.target(attempt.candidate)
+        return SpanStart(
+            operation=ex.inbound.operation,
+            provider=target.provider,
+            backend=target.name,
+            model=target.model,
+            tier=target.tier,
+            stream=ex.inbound.stream,
+            reason=ex.decision.reason if ex.decision else "",
+            policy=ex.active.name,
+            policy_version=ex.active.version,
+            labels=tuple(sorted(ex.labels)),
+            attempt=attempt.number,
+            traceparent=ex.inbound.controls.traceparent,
+        )
 
     async def _try(self, ex: Exchange, attempt: Attempt) -> Opened:
         candidate = attempt.candidate
@@ -246,6 +273,7 @@ class Caller:
             stream=ex.inbound.stream,
             timeouts=self._timeouts(ex, target.timeouts),
             request_id=ex.inbound.request_id,
+            traceparent=attempt.span.traceparent,
             drop_params=target.drop_params,
         )
         began = perf_counter()

@@ -18,7 +18,7 @@ MAX_RETRY_AFTER = 120
 
 class GatewayError(Exception):
     """`retry` says whether the client's SDK should try again; None leaves it to the SDK.
-    `retry_after` is in seconds."""
+    `retry_after` is in seconds. `context`: headers that say what had become of the request."""
 
     def __init__(
         self,
@@ -39,6 +39,7 @@ class GatewayError(Exception):
         self.param = param
         self.retry = retry
         self.retry_after = retry_after
+        self.context: list[tuple[bytes, bytes]] = []
 
     def body(self) -> bytes:
         return _encode(
@@ -53,7 +54,7 @@ class GatewayError(Exception):
         )
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        found = [JSON_TYPE]
+        found = [JSON_TYPE, *self.context]
         if self.retry is not None:
             found.append((b"x-should-retry", b"true" if self.retry else b"false"))
         if self.retry_after is not None:

@@ -10,6 +10,7 @@ from gateway.auth import Principal
 from gateway.cache.flight import Flight
 from gateway.inbound import Inbound
 from gateway.ledger import Entered
+from gateway.telemetry import NO_SPAN, Span
 from routers.decide import ActivePolicy, Filtered
 from routers.types import Candidate, Decision, Need, Score
 
@@ -31,6 +32,7 @@ class Attempt:
     text_bytes: int = 0
     cost: int = 0
     connected: bool = False
+    span: Span = NO_SPAN
 
 
 @dataclass(slots=True)

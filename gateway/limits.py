@@ -7,6 +7,7 @@ the score after a miss, and the reservation once the plan is known.
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import msgspec
 
@@ -14,11 +15,14 @@ from gateway.cache import CachedAnswer, Partition, cache_key, decode_answer
 from gateway.errors import GatewayError, bad_request, budget_exceeded, rate_limited, unavailable
 from gateway.exchange import Exchange
 from gateway.ledger import AmountTooLarge, Enter, Entered, LedgerError, Reserve
+from gateway.records import RecordsError
 from gateway.runtime import Runtime
 from gateway.settlement import Settler
 from gateway.store.errors import StoreError, StoreTimeout
 from routers.residency import cacheable
 from routers.types import Candidate, Decision, Rejection
+
+log = logging.getLogger("tollhouse")
 
 
 class Gate:
@@ -46,6 +50,8 @@ class Gate:
                 ex.entered, ex.cache = entered, "hit"
                 return hit
             # Too old for this client, or of an older format: go on without the cache.
+            entered = await self._ask(ex, msgspec.structs.replace(request, cache_key=None))
+        if entered is not None and entered.outcome == "missing" and await self._rebuilt(ex):
             entered = await self._ask(ex, msgspec.structs.replace(request, cache_key=None))
         ex.entered = entered
         if entered is None:
@@ -126,9 +132,22 @@ class Gate:
             booked=booked,
         )
 
+    async def _rebuilt(self, ex: Exchange) -> bool:
+        """Make the books of the principal's budgets anew from the records: the store has lost
+        them, or has never had them."""
+        try:
+            await self._runtime.keyring.provision(ex.principal)
+        except (LedgerError, StoreError, RecordsError) as exc:
+            log.warning("the books of %s stay closed: %s", ex.principal.org, exc)
+            return False
+        return True
+
     async def _hold(self, ex: Exchange, request: Reserve) -> Entered:
         try:
-            return await self._runtime.ledger.reserve(request)
+            entered = await self._runtime.ledger.reserve(request)
+            if entered.outcome == "missing" and await self._rebuilt(ex):
+                entered = await self._runtime.ledger.reserve(request)
+            return entered
         except StoreError as exc:
             raise self._down(ex, exc) from exc
         except LedgerError as exc:

@@ -56,11 +56,12 @@ async def _others(runtime: Runtime) -> dict[str, bytes]:
     return found
 
 
-def register_gauges(runtime: Runtime, pipeline: Pipeline) -> None:
+def register_gauges(runtime: Runtime, pipeline: Pipeline, lag: Callable[[], int]) -> None:
     """What is read at each scrape."""
     telemetry = runtime.telemetry
     telemetry.models((t.name, t.model) for t in runtime.catalog.targets)
     telemetry.gauge(names.IN_FLIGHT, lambda: pipeline.in_flight)
+    telemetry.gauge(names.OUTBOX_LAG, lag)
     telemetry.gauge(names.STORE_UP, lambda: 1 if runtime.store.available else 0)
     telemetry.gauge(
         names.BACKEND_UP,

@@ -120,6 +120,7 @@ class Pipeline:
         try:
             await self._answer(ex, client)
         except GatewayError as error:
+            error.context = answer.refusal_headers(ex)
             self.settler.refused(ex, error)
             raise
         finally:

@@ -86,6 +86,7 @@ class Settler:
         return ex.inbound.request_id in self._held or bool(ex.attempts)
 
     def _settlement(self, ex: Exchange, value: bytes | None) -> Settlement:
+        self._observe_attempts(ex)
         records = [encode_record(self._usage(ex, attempt)) for attempt in ex.attempts]
         if not ex.recorded and ex.decision is not None:
             records.append(encode_record(self.decision(ex)))
@@ -286,7 +287,6 @@ class Settler:
     def observe(self, ex: Exchange, status: int, error: BackendError | None = None) -> None:
         """Tell telemetry of a request that got an answer."""
         telemetry = self._runtime.telemetry
-        self._observe_attempts(ex)
         last = ex.attempts[-1] if ex.attempts else None
         now = perf_counter()
         usage = last.usage if last is not None else None
@@ -321,20 +321,21 @@ class Settler:
         for attempt in ex.attempts:
             target = catalog.target(attempt.candidate)
             first = attempt.first if ex.inbound.stream else None
-            telemetry.attempt(
-                AttemptFacts(
-                    operation=ex.inbound.operation,
-                    provider=target.provider,
-                    backend=target.name,
-                    model=target.model,
-                    seconds=(attempt.ended or perf_counter()) - attempt.started,
-                    first_chunk=None if first is None else first - attempt.started,
-                    usage=attempt.usage,
-                    error=attempt.error.kind if attempt.error else "",
-                    cost=attempt.cost,
-                    tier=target.tier,
-                )
+            facts = AttemptFacts(
+                operation=ex.inbound.operation,
+                provider=target.provider,
+                backend=target.name,
+                model=target.model,
+                seconds=(attempt.ended or perf_counter()) - attempt.started,
+                first_chunk=None if first is None else first - attempt.started,
+                usage=attempt.usage,
+                error=attempt.error.kind if attempt.error else "",
+                cost=attempt.cost,
+                tier=target.tier,
+                response_model=attempt.model or "",
             )
+            telemetry.attempt(facts)
+            attempt.span.end(facts)
 
     def observe_refusal(self, operation: str, error: GatewayError, seconds: float) -> None:
         self._runtime.telemetry.request(

@@ -47,6 +47,11 @@ class Telemetry:
         self.request: Callable[[RequestFacts], None] = self._measures.request
         self.span: Callable[[SpanStart], Span] = self._traces.span
 
+    @property
+    def tracing(self) -> bool:
+        """Whether spans go anywhere: without, nobody need say what a span would be about."""
+        return self._traces.on
+
     async def start(self, publish: Publish | None = None, every: float = 2.0) -> None:
         """`publish` is given this worker's exposition every `every` seconds, so that whichever
         worker is scraped can merge them all. Raises ConfigError when traces cannot be sent."""

@@ -109,6 +109,10 @@ class Traces:
         self._provider: TracerProvider | None = None
         self._tracer: Tracer | None = None
 
+    @property
+    def on(self) -> bool:
+        return self._tracer is not None
+
     def start(self, worker: str) -> None:
         """Raises ConfigError when an endpoint is configured and the exporter is not installed."""
         if not self._settings.otlp_endpoint:
