@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
+
 from gateway.auth import AuthError, AuthUnavailable, Principal
 from gateway.catalog import UnknownModel
 from gateway.errors import (
@@ -20,11 +22,11 @@ from gateway.exchange import Exchange
 from gateway.inbound import Controls, Inbound, new_id
 from gateway.policies import UnknownPolicy
 from gateway.runtime import Runtime
-from routers.decide import ActivePolicy, filter_candidates, needs_score, plan
+from routers.decide import ActivePolicy, Filtered, filter_candidates, needs_score, plan
 from routers.patterns import Detection, detect
-from routers.residency import LabelError, audit_required, combine
+from routers.residency import LabelError, audit_required, combine, residency_gap
 from routers.text import all_text, needed_capabilities, opaque_content, turns_of
-from routers.types import Decision, Need, Operation, Policy, Query
+from routers.types import Candidate, Decision, Need, Operation, Policy, Query, Rejection
 
 # Above this, detection and counting leave the event loop.
 _LONG_TEXT = 64 * 1024
@@ -48,13 +50,15 @@ async def admit(
     """Build the exchange: labels, needs, filtered candidates. Raises GatewayError."""
     active, explicit = _resolve(runtime, inbound, principal)
     policy = active.policy
+    base = runtime.policies.get(principal.policy or runtime.config.policy.default).policy
+    same = base is policy
     text = all_text(inbound.body)
-    found = await _detect(text, policy.detect)
+    found = await _detect(text, policy.detect if same else (*policy.detect, *base.detect))
     try:
         labels = combine(
-            (*principal.labels, *policy.mandatory_labels),
+            (*principal.labels, *policy.mandatory_labels, *base.mandatory_labels),
             inbound.controls.labels,
-            (*found.labels, *_unread(inbound, policy)),
+            (*found.labels, *_unread(inbound, policy), *_unread(inbound, base)),
         )
     except LabelError as exc:
         raise bad_request(str(exc), "x-tollhouse-residency") from exc
@@ -65,13 +69,18 @@ async def admit(
         capabilities=capabilities,
         prompt_tokens=await _count(runtime, inbound, principal, explicit),
         output_tokens=output_limit(inbound.body, inbound.operation),
+        choices=choices(inbound.body, inbound.operation),
         explicit=explicit,
         allowed=principal.allow,
         max_cost=inbound.controls.max_cost,
         budget_share_left=runtime.catalog.share_left(principal),
     )
     candidates = runtime.catalog.candidates(need)
-    filtered = filter_candidates(active, need, candidates)
+    listed = labels.intersection(base.labels)
+    if same:
+        filtered = filter_candidates(active, need, candidates)
+    else:
+        filtered = _within(base, listed, active, need, candidates)
     ex = Exchange(
         inbound=inbound,
         decision_id=new_id("dec_"),
@@ -79,15 +88,45 @@ async def admit(
         wall=wall,
         principal=principal,
         active=active,
+        base=base,
+        base_labels=listed,
         labels=labels,
         need=need,
         filtered=filtered,
-        audit=bool(labels) and audit_required(labels, policy),
+        audit=bool(labels) and (audit_required(labels, policy) or audit_required(listed, base)),
         kinds=found.kinds,
     )
     if not needs_score(filtered):
         ex.decision = plan(filtered, None)
     return ex
+
+
+def _within(
+    base: Policy,
+    labels: frozenset[str],
+    active: ActivePolicy,
+    need: Need,
+    candidates: list[Candidate],
+) -> Filtered:
+    """The filters of a policy that the client chose, inside what the key's own policy asks of the
+    labels it lists: a client may only tighten."""
+    kept: list[Candidate] = []
+    rejected: list[Rejection] = []
+    for candidate in candidates:
+        gap = residency_gap(candidate, labels, base)
+        if gap is None:
+            kept.append(candidate)
+        else:
+            rejected.append(Rejection(candidate.id, "residency", gap))
+    filtered = filter_candidates(active, need, kept)
+    if not rejected:
+        return filtered
+    refusal = filtered.refusal
+    if not kept:
+        refusal = "residency"
+    return msgspec.structs.replace(
+        filtered, rejected=(*rejected, *filtered.rejected), refusal=refusal
+    )
 
 
 def _resolve(
@@ -113,8 +152,7 @@ def _resolve(
         )
     name = asked or bound or runtime.config.policy.default
     try:
-        found = runtime.policies.get(name)
-        return ActivePolicy(found.name, found.version, found.policy), explicit
+        return runtime.policies.get(name), explicit
     except UnknownPolicy as exc:
         if named:
             raise model_not_found(inbound.model) from exc
@@ -149,11 +187,21 @@ async def _count(
 
 
 def output_limit(body: dict[str, Any], operation: str) -> int:
-    """The most output tokens the client allows over all choices; 0 when it set no limit."""
+    """The most output tokens the client allows for one choice; 0 when it set no limit. Of two
+    limits the larger counts: which one an engine reads is not known."""
     if operation == "embeddings":
         return 0
-    limit = body.get("max_completion_tokens") or body.get("max_tokens") or 0
-    return int(limit) * int(body.get("n") or 1)
+    return max(body.get("max_completion_tokens") or 0, body.get("max_tokens") or 0)
+
+
+def choices(body: dict[str, Any], operation: str) -> int:
+    """How many answers may be generated: for each prompt of a list, `n` or `best_of` of them."""
+    if operation == "embeddings":
+        return 1
+    prompt = body.get("prompt") if operation == "completions" else None
+    many = isinstance(prompt, list) and any(isinstance(item, str | list) for item in prompt)
+    each = max(body.get("n") or 1, body.get("best_of") or 1)
+    return each * (len(prompt) if many and isinstance(prompt, list) else 1)
 
 
 def query(ex: Exchange) -> Query:
@@ -162,6 +210,7 @@ def query(ex: Exchange) -> Query:
     return Query(
         turns=turns_of(body),
         tools=len(tools) if isinstance(tools, list) else 0,
+        partition=ex.principal.org,
         prompt_tokens=ex.need.prompt_tokens,
     )
 

@@ -108,7 +108,7 @@ def cached_headers(ex: Exchange, hit: CachedAnswer) -> Headers:
         (b"x-tollhouse-cache", b"hit"),
         (b"x-tollhouse-attempts", b"0"),
         (b"x-tollhouse-cost-usd", b"0"),
-        (b"x-tollhouse-overhead-ms", b"%.2f" % ((perf_counter() - ex.started) * 1000)),
+        (b"x-tollhouse-overhead-ms", b"%.2f" % ((perf_counter() - ex.started - ex.waited) * 1000)),
     ]
     return found + rate_headers(ex)
 

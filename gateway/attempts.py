@@ -168,17 +168,22 @@ class _Choice(msgspec.Struct):
 
 
 class _Choices(msgspec.Struct):
-    choices: list[_Choice] = []
+    choices: list[_Choice] | None = None
 
 
 _choices = msgspec.json.Decoder(_Choices)
 
 
 def finishes(events: list[bytes]) -> tuple[str | None, ...]:
-    """The last finish reason of each choice, over all events of an answer."""
+    """The last finish reason of each choice, over all events of an answer; none at all when an
+    event is not of the form, so that nothing is made of it."""
     found: dict[int, str | None] = {}
     for data in events:
-        for choice in _choices.decode(data).choices:
+        try:
+            read = _choices.decode(data).choices or ()
+        except msgspec.DecodeError:
+            return ()
+        for choice in read:
             found[choice.index] = choice.finish_reason or found.get(choice.index)
     return tuple(found.values())
 

@@ -102,7 +102,7 @@ class Catalog:
         for t in self.targets:
             if need.explicit is not None and t.id != need.explicit:
                 continue
-            output = need.output_tokens or t.profile.max_output
+            output = (need.output_tokens or t.profile.max_output) * need.choices
             cost = t.price.worst_cost(need.prompt_tokens, output)
             if t.gpu_second:
                 cost += gpu_second_cost(t.timeouts.total, t.gpu_second)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
@@ -112,7 +113,7 @@ def _report(task: asyncio.Task[None]) -> None:
 def compose(resolved: Resolved) -> Composition:
     """Build everything; connect to nothing. Raises ConfigError."""
     config = resolved.config
-    worker = resolved.worker or f"{os.getpid()}"
+    worker = resolved.worker or f"{socket.gethostname()}-{os.getpid()}"
     store = Store(StoreSettings(url=resolved.store_url, deadline_ms=config.store.deadline_ms))
     database = Database(resolved.database_url)
     ledger = Ledger(store, books=LedgerBooks(database))

@@ -12,7 +12,7 @@ from gateway.inbound import Inbound
 from gateway.ledger import Entered
 from gateway.telemetry import NO_SPAN, Span
 from routers.decide import ActivePolicy, Filtered
-from routers.types import Candidate, Decision, Need, Score
+from routers.types import Candidate, Decision, Need, Policy, Score
 
 
 @dataclass(slots=True)
@@ -38,7 +38,9 @@ class Attempt:
 @dataclass(slots=True)
 class Exchange:
     """`held` is what the ledger holds for the request, in nano-USD. `entered` is set once the
-    ledger knows the request. `flight`: others wait for this answer."""
+    ledger knows the request. `base` is the policy that holds for the key when the client names
+    none, and `base_labels` the labels that it lists: what it asks of them holds as well.
+    `flight`: others wait for this answer."""
 
     inbound: Inbound
     decision_id: str
@@ -46,6 +48,8 @@ class Exchange:
     wall: float
     principal: Principal
     active: ActivePolicy
+    base: Policy
+    base_labels: frozenset[str]
     labels: frozenset[str]
     need: Need
     filtered: Filtered

@@ -28,7 +28,6 @@ class Controls(msgspec.Struct, frozen=True):
     policy: str = ""
     max_cost: int | None = None
     tags: tuple[str, ...] = ()
-    explain: bool = False
     cache: CacheControl = CacheControl()
     session: str = ""
     traceparent: str = ""
@@ -56,7 +55,15 @@ def new_id(prefix: str) -> str:
 
 def read_controls(headers: RawHeaders) -> Controls:
     """Raises GatewayError (400) for a header that cannot be read."""
-    found = {k: v for k, v in headers if k in _HEADERS}
+    found: dict[bytes, bytes] = {}
+    for name, raw in headers:
+        if name not in _HEADERS:
+            continue
+        if name in found and name not in _LISTS:
+            shown = name.decode()
+            raise bad_request(f"Header {shown} is given twice.", shown)
+        # Several lines of a list are one list (RFC 9110 5.3): none may be lost, labels least.
+        found[name] = found[name] + b"," + raw if name in found else raw
     values: dict[str, Any] = {}
     for name, raw in found.items():
         try:
@@ -104,16 +111,15 @@ def _tags(values: dict[str, Any], text: str) -> None:
     values["tags"] = tags
 
 
-def _explain(values: dict[str, Any], text: str) -> None:
-    values["explain"] = text.lower() in ("1", "true", "yes")
-
-
 def _cache(values: dict[str, Any], text: str) -> None:
-    values["cache"] = parse_cache_control(text)
-
-
-def _standard_cache(values: dict[str, Any], text: str) -> None:
-    values.setdefault("cache", parse_cache_control(text))
+    """Of two headers the stricter counts, directive by directive."""
+    given, other = parse_cache_control(text), values.get("cache", CacheControl())
+    ages = [age for age in (given.max_age, other.max_age) if age is not None]
+    values["cache"] = CacheControl(
+        read=given.read and other.read,
+        write=given.write and other.write,
+        max_age=min(ages, default=None),
+    )
 
 
 def _session(values: dict[str, Any], text: str) -> None:
@@ -128,6 +134,9 @@ def _items(text: str) -> tuple[str, ...]:
     return tuple(item for part in text.split(",") if (item := part.strip()))
 
 
+_LISTS = frozenset(
+    (b"x-tollhouse-residency", b"x-tollhouse-tags", b"x-tollhouse-cache", b"cache-control")
+)
 _HEADERS: dict[bytes, Callable[[dict[str, Any], str], None]] = {
     b"authorization": _bearer,
     b"x-api-key": _api_key,
@@ -135,9 +144,8 @@ _HEADERS: dict[bytes, Callable[[dict[str, Any], str], None]] = {
     b"x-tollhouse-policy": _policy,
     b"x-tollhouse-max-cost": _max_cost,
     b"x-tollhouse-tags": _tags,
-    b"x-tollhouse-explain": _explain,
     b"x-tollhouse-cache": _cache,
-    b"cache-control": _standard_cache,
+    b"cache-control": _cache,
     b"x-session-id": _session,
     b"traceparent": _traceparent,
 }
@@ -256,6 +264,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "max_tokens": (1, 10_000_000),
     "max_completion_tokens": (1, 10_000_000),
     "n": (1, 128),
+    "best_of": (1, 128),
     "temperature": (0.0, 2.0),
     "top_p": (0.0, 1.0),
     "presence_penalty": (-2.0, 2.0),

@@ -59,7 +59,7 @@ class Gate:
         if entered.outcome == "limited":
             raise limit_error(entered)
         self._settler.took(ex)
-        if decision is not None:
+        if decision is not None and decision.refusal is None:
             self._reserved(ex, decision, entered)
         return None
 
@@ -87,9 +87,11 @@ class Gate:
     def _key(self, ex: Exchange) -> str | None:
         policy = ex.active.policy
         controls = ex.inbound.controls
+        if ex.decision is not None and ex.decision.refusal is not None:
+            return None
         if not self._cache_on or controls.cache.ttl(policy.cache_ttl) <= 0:
             return None
-        if not cacheable(ex.labels, policy):
+        if not cacheable(ex.labels, policy) or not cacheable(ex.base_labels, ex.base):
             return None
         ex.cache = "miss" if controls.cache.read else "bypass"
         partition = Partition(
@@ -105,18 +107,21 @@ class Gate:
         return cache_key(partition, ex.inbound.body)
 
     def _enter(self, ex: Exchange, decision: Decision | None) -> Enter:
+        if decision is not None and decision.refusal is not None:
+            # It will be refused, but not before its limits have been taken.
+            decision = None
         reserving = decision is not None
         read = ex.inbound.controls.cache.read and ex.cache_key is not None
         return Enter(
             org=ex.principal.org,
             request_id=ex.inbound.request_id,
             scopes=ex.principal.scopes,
-            tokens=ex.need.prompt_tokens + ex.need.output_tokens,
+            tokens=ex.need.prompt_tokens + ex.need.output_tokens * ex.need.choices,
             cache_key=ex.cache_key if read else None,
             costs=tuple([c.worst_cost for c in decision.plan]) if decision else None,
             lease_s=self._lease,
             audit=self._settler.audit_record(ex) if reserving and ex.audit else None,
-            draft=self._settler.draft(ex) if reserving else b"",
+            draft=self._settler.draft(ex, decision.plan[0]) if decision is not None else b"",
         )
 
     def _reserve(self, ex: Exchange, plan: tuple[Candidate, ...], booked: int) -> Reserve:
@@ -128,7 +133,7 @@ class Gate:
             costs=tuple([c.worst_cost for c in plan]),
             lease_s=self._lease,
             audit=audit,
-            draft=self._settler.draft(ex),
+            draft=self._settler.draft(ex, plan[0]),
             booked=booked,
         )
 
@@ -241,6 +246,15 @@ def limit_error(entered: Entered) -> GatewayError:
         "tokens": "tokens per minute",
         "concurrency": "concurrent requests",
     }[entered.limited_kind or "requests"]
+    if entered.retry_after is None:
+        # More than the limit holds at all: waiting would not help.
+        return GatewayError(
+            429,
+            "rate_limit_exceeded",
+            f"The request alone needs more than the limit of {what} of {entered.limited_scope}.",
+            type="rate_limit_error",
+            retry=False,
+        )
     return rate_limited(
-        f"The limit of {what} of {entered.limited_scope} is reached.", entered.retry_after or 1.0
+        f"The limit of {what} of {entered.limited_scope} is reached.", entered.retry_after
     )

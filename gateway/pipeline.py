@@ -8,11 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from time import perf_counter, time
 from typing import Any
-
-import msgspec
 
 from backends.base import Operation
 from backends.errors import BackendError
@@ -33,6 +31,8 @@ log = logging.getLogger("tollhouse")
 
 # How long a request waits for an identical one before it goes on by itself.
 FOLLOW_SECONDS = 30.0
+# How long the last event of a failed stream may take to leave.
+LAST_WORD_SECONDS = 1.0
 
 
 class Pipeline:
@@ -68,10 +68,13 @@ class Pipeline:
         except GatewayError as error:
             await self._refuse(client, operation, request_id, error, started)
         except asyncio.CancelledError:
-            if not client.late:
-                if not client.gone:
-                    raise
+            if client.gone:
                 return
+            if not client.late:
+                # The worker is told to stop and its grace time is over.
+                stopping = unavailable("shutting_down", "The gateway is shutting down.")
+                await self._refuse(client, operation, request_id, stopping, started)
+                raise
             late = GatewayError(
                 504,
                 "deadline_exceeded",
@@ -114,9 +117,6 @@ class Pipeline:
         client.watch()
         inbound = parse(operation, raw, controls, request_id)
         ex = await admission.admit(self.runtime, inbound, principal, started, time())
-        if controls.explain:
-            await self._explain(ex, client)
-            return
         try:
             await self._answer(ex, client)
         except GatewayError as error:
@@ -128,8 +128,8 @@ class Pipeline:
             self.settler.ensure(ex)
 
     async def _answer(self, ex: Exchange, client: Client) -> None:
-        admission.refuse_if_empty(ex)
         hit = await self._gate.enter(ex)
+        admission.refuse_if_empty(ex)
         if hit is not None:
             await self._replay(ex, client, hit)
             return
@@ -153,7 +153,9 @@ class Pipeline:
 
     async def _follow(self, ex: Exchange) -> CachedAnswer | None:
         """The answer of the identical request that is on its way in this worker."""
+        began = perf_counter()
         raw = await self._flights.follow(f"{ex.principal.org}/{ex.cache_key}", FOLLOW_SECONDS)
+        ex.waited += perf_counter() - began
         hit = decode_answer(raw) if raw is not None else None
         if hit is not None:
             ex.cache = "hit"
@@ -225,11 +227,6 @@ class Pipeline:
             await client.write(data)
         await client.finish(answer.DONE)
 
-    async def _explain(self, ex: Exchange, client: Client) -> None:
-        await score_and_plan(self.runtime, ex)
-        headers = [*answer.base_headers(ex), answer.JSON_TYPE]
-        await client.respond(200, headers, msgspec.json.encode(ex.decision))
-
     async def _refuse(
         self,
         client: Client,
@@ -242,7 +239,10 @@ class Pipeline:
         if client.gone:
             return
         if client.started:
-            await client.finish(answer.stream_error(error))
+            # A client that has stopped reading gets no last word.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LAST_WORD_SECONDS):
+                    await client.finish(answer.stream_error(error))
             return
         headers = [*error.headers(), (b"x-request-id", request_id.encode())]
         await client.respond(error.status, headers, error.body())

@@ -24,6 +24,7 @@ from gateway.records import FiledDecision, FiledUsage, RejectedCandidate, encode
 from gateway.runtime import Runtime
 from gateway.store.errors import StoreError
 from gateway.telemetry import AttemptFacts, RequestFacts
+from routers.types import Candidate
 
 log = logging.getLogger("tollhouse")
 
@@ -31,7 +32,7 @@ _NO_USAGE = Usage()
 # Refusals that never got as far as a decision are counted, not recorded: a flood of them must
 # not fill the records.
 _UNRECORDED = frozenset({400, 401, 404, 413, 429})
-_RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
+_RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0)
 
 
 class Settler:
@@ -177,11 +178,8 @@ class Settler:
         finally:
             self._held.pop(settlement.request_id, None)
 
-    def draft(self, ex: Exchange) -> bytes:
+    def draft(self, ex: Exchange, first: Candidate) -> bytes:
         """The usage record that the sweeper files when this worker dies during the call."""
-        decision = ex.decision
-        assert decision is not None
-        first = decision.plan[0]
         return encode_record(
             FiledUsage(
                 **self._common(ex),
@@ -194,7 +192,7 @@ class Settler:
                 outcome="lease_expired",
                 estimated=True,
                 prompt_tokens=ex.need.prompt_tokens,
-                completion_tokens=ex.need.output_tokens,
+                completion_tokens=ex.need.output_tokens * ex.need.choices,
             )
         )
 

@@ -16,11 +16,14 @@ class Turn(msgspec.Struct, frozen=True):
 
 
 class Query(msgspec.Struct, frozen=True):
-    """What a router is asked about: the conversation as text, and what else is known of it."""
+    """What a router is asked about: the conversation as text, and what else is known of it.
+    `partition`: whose it is; verdicts are not remembered across partitions, so that nobody can
+    tell from a fast answer what others have asked."""
 
     turns: tuple[Turn, ...]
     tools: int = 0
     prompt_tokens: int = 0
+    partition: str = ""
 
 
 class Score(msgspec.Struct, frozen=True):
@@ -83,7 +86,9 @@ class Candidate(msgspec.Struct, frozen=True):
 class Need(msgspec.Struct, frozen=True):
     """What the request needs, whoever answers it.
 
-    `explicit`: the client named this backend/model (or an alias of it), or None for `auto`.
+    `output_tokens`: the most that one answer may have, 0 without a limit; `choices`: how many
+    answers are asked for. `explicit`: the client named this backend/model (or an alias of it), or
+    None for `auto`.
     `allowed`: patterns (`backend/model`, with `*`) that the key may use; empty means all.
     `max_cost`: nano-USD for this request, from the client. `budget_left`: nano-USD in the
     tightest scope, None without a budget. `budget_share_left` in [0, 1] of the tightest scope.
@@ -94,6 +99,7 @@ class Need(msgspec.Struct, frozen=True):
     capabilities: frozenset[str] = frozenset()
     prompt_tokens: int = 0
     output_tokens: int = 0
+    choices: int = 1
     explicit: str | None = None
     allowed: tuple[str, ...] = ()
     max_cost: int | None = None

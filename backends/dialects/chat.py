@@ -137,7 +137,7 @@ def _request(call: Call, quirks: Quirks) -> tuple[dict[str, Any], tuple[str, ...
     """
     body = {**call.body, "model": call.model}
     dropped = _drop(body, call, quirks)
-    if quirks.max_tokens_field is not None:
+    if quirks.max_tokens_field is not None and call.operation == "chat":
         limit = body.pop("max_tokens", None)
         limit = body.pop("max_completion_tokens", None) or limit
         if limit is not None:

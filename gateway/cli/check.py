@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from gateway.auth import check_config_keys
 from gateway.cli.errors import OK, USAGE, CliError
 from gateway.cli.output import print_fields, print_json, print_table
 from gateway.config import Config, load_config
@@ -14,8 +13,10 @@ from gateway.config import schema as config_schema
 
 def run(args: argparse.Namespace) -> int:
     """Raises ConfigError, and CliError for what is installed."""
+    from gateway.compose import verify
+
     config = load_config(args.config)
-    check_config_keys(config)
+    verify(config)
     found = {**_summary(config), "onnxruntime": _runtime(config)}
     if args.json:
         print_json(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import tomllib
@@ -12,12 +13,14 @@ from typing import Any
 
 import msgspec
 
-from backends.prices import Price, PriceError
+from backends.prices import Price, PriceError, nano_usd
+from backends.profiles import CAPABILITIES
 from backends.providers import load_providers
 from gateway.config.convert import convert
 from gateway.config.errors import ConfigError
 from gateway.config.model import SECRET_FIELDS, BackendConfig, Config, ModelConfig
 from routers.budget import curve_problem
+from routers.patterns import CLASSES
 from routers.residency import LabelError, check_label
 from routers.types import Policy
 
@@ -25,6 +28,7 @@ BUILT_IN = ("embedded", "scripted")
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _SCOPE = re.compile(r"^(org|team):[A-Za-z0-9_.-]{1,64}$")
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+_STORES = ("redis://", "rediss://", "unix://")
 _WINDOWS = ("total", "day", "month")
 
 
@@ -101,10 +105,22 @@ def _check_server(config: Config) -> None:
     if not 0 <= server.port <= 65535:
         raise ConfigError("server.port", "must be between 0 and 65535")
     for key in ("workers", "max_body_mb", "max_in_flight", "request_deadline"):
-        if getattr(server, key) <= 0:
+        if not 0 < getattr(server, key) < math.inf:
             raise ConfigError(f"server.{key}", "must be above 0")
-    if config.store.lease < 1:
+    if not 1 <= config.store.lease < math.inf:
         raise ConfigError("store.lease", "must be at least 1 second")
+    if not config.store.deadline_ms > 0:
+        raise ConfigError("store.deadline_ms", "must be above 0")
+    if config.store.url and not config.store.url.startswith(_STORES):
+        raise ConfigError("store.url", "must start with redis://, rediss:// or unix://")
+    if config.database.url and "://" not in config.database.url:
+        raise ConfigError("database.url", "must be a SQLAlchemy URL")
+    if not 1 <= config.retry.attempts <= 3:
+        raise ConfigError("retry.attempts", "must be between 1 and 3")
+    if not config.retry.max_wait >= 0:
+        raise ConfigError("retry.max_wait", "must not be negative")
+    if not config.server.drain >= 0:
+        raise ConfigError("server.drain", "must not be negative")
     if not 0 <= config.telemetry.sample <= 1:
         raise ConfigError("telemetry.sample", "must be between 0 and 1")
 
@@ -126,10 +142,34 @@ def _check_backend(name: str, backend: BackendConfig) -> None:
     for url in filter(None, urls):
         if not url.startswith(("http://", "https://")):
             raise ConfigError(f"{where}.base_url", "must start with http:// or https://")
+    for key in ("connect", "first_token", "idle", "total"):
+        if not 0 < getattr(backend.timeouts, key) < math.inf:
+            raise ConfigError(f"{where}.timeouts.{key}", "must be above 0")
+    try:
+        nano_usd(backend.gpu_second_usd, f"{where}.gpu_second_usd")
+    except PriceError as exc:
+        raise ConfigError("", str(exc)) from exc
+    engine = backend.engine
+    if engine is not None and min(engine.parallel, engine.context, engine.threads) < 1:
+        raise ConfigError(f"{where}.engine", "parallel, context and threads must be at least 1")
     if not backend.models:
         raise ConfigError(f"{where}.models", "names no model")
     for model, settings in backend.models.items():
-        model_price(settings, f"{where}.models.{model}")
+        _check_model(settings, f"{where}.models.{model}")
+
+
+def _check_model(model: ModelConfig, where: str) -> None:
+    model_price(model, where)
+    for key in ("context_window", "max_output"):
+        value = getattr(model, key)
+        if value is not None and value < 0:
+            raise ConfigError(f"{where}.{key}", "must not be negative")
+    for i, name in enumerate(model.capabilities or ()):
+        if name not in CAPABILITIES:
+            known = ", ".join(sorted(CAPABILITIES))
+            raise ConfigError(
+                f"{where}.capabilities[{i}]", f"unknown capability {name!r}; known: {known}"
+            )
 
 
 def model_price(model: ModelConfig, where: str) -> Price | None:
@@ -192,12 +232,21 @@ def check_policy(
         raise ConfigError(f"{where}.pressure", problem)
     if policy.opaque_label and policy.opaque_label not in policy.labels:
         raise ConfigError(f"{where}.opaque_label", f"unknown label {policy.opaque_label!r}")
+    for i, name in enumerate(policy.detect):
+        if name not in CLASSES:
+            raise ConfigError(f"{where}.detect[{i}]", f"unknown data class {name!r}")
+    if not 0 < policy.score_deadline_ms < math.inf:
+        raise ConfigError(f"{where}.score_deadline_ms", "must be above 0")
     if policy.cache_ttl < 0:
         raise ConfigError(f"{where}.cache_ttl", "must not be negative")
 
 
 def _check_target(config: Config, target: str, where: str) -> None:
-    if target == "auto" or target.removeprefix("auto:") in config.policies:
+    if target == "auto":
+        return
+    if target.startswith("auto:"):
+        if target[5:] not in config.policies:
+            raise ConfigError(where, f"no policy named {target[5:]!r}")
         return
     backend, _, model = target.partition("/")
     if backend not in config.backends:

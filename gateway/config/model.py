@@ -35,7 +35,7 @@ class ServerConfig(Section, frozen=True):
 
 
 class AdminConfig(Section, frozen=True):
-    """`token` opens /admin/v1; without one the admin API answers 401 to everybody."""
+    """`token` opens /admin/v1. Without one, it is made in the data directory."""
 
     token: str = ""
 

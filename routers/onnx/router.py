@@ -123,7 +123,7 @@ class OnnxRouter:
         rendered = render(query)
         if not rendered.text or rendered.text.isspace():
             return self._unclassified("empty", started)
-        key = _key(rendered)
+        key = _key(query.partition, rendered)
         hit = self._cache.get(key)
         if hit is not None:
             self._cache.move_to_end(key)
@@ -262,10 +262,12 @@ def confidence(text: str, p_local_ok: float) -> float:
     return round(sure if looks_english(text) else sure / 4, 4)
 
 
-def _key(rendered: Rendered) -> bytes:
+def _key(partition: str, rendered: Rendered) -> bytes:
     # The count of characters is an input of the heads, and the text may have been cut.
     text = rendered.text.encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(b"%d:%s" % (rendered.chars, text), digest_size=16).digest()
+    whose = partition.encode("utf-8", "surrogatepass")
+    packed = b"%d:%s:%d:%s" % (len(whose), whose, rendered.chars, text)
+    return hashlib.blake2b(packed, digest_size=16).digest()
 
 
 def _facts(manifest: Manifest, provider: str) -> dict[str, object]:

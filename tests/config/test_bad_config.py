@@ -9,6 +9,7 @@ import pytest
 from gateway.cli import main
 from gateway.config import ConfigError, parse_config, schema
 from gateway.config.load import default_policy
+from routers.onnx.manifest import TwoRuntimesError
 
 GOOD = """
 [backends.a]
@@ -76,6 +77,25 @@ CASES = {
         "scopes[0].window",
         "must be total",
     ),
+    "unknown data class": ('[policies.p]\ndetect = ["pci"]', "policies.p.detect[0]", "'pci'"),
+    "alias without auto": ('[aliases]\nx = "default"', "aliases.x", "unknown backend"),
+    "too many attempts": ("[retry]\nattempts = 100", "retry.attempts", "between 1 and 3"),
+    "endless lease": ("[store]\nlease = nan", "store.lease", "at least 1 second"),
+    "negative GPU price": (
+        '[backends.b]\nprovider = "vllm"\ngpu_second_usd = -1.0\nmodels.m = {}',
+        "backends.b.gpu_second_usd",
+        "not negative",
+    ),
+    "no time": (
+        '[backends.b]\nprovider = "vllm"\ntimeouts = { total = 0.0 }\nmodels.m = {}',
+        "backends.b.timeouts.total",
+        "above 0",
+    ),
+    "unknown capability": (
+        '[backends.b]\nprovider = "vllm"\nmodels.m = { capabilities = ["chatt"] }',
+        "backends.b.models.m.capabilities[0]",
+        "unknown capability",
+    ),
     "not a URL": (
         '[backends.b]\nprovider = "vllm"\nbase_url = "localhost:1"\nmodels.m = {}',
         "backends.b.base_url",
@@ -103,6 +123,34 @@ def test_check_exits_with_2(
     file.write_text(text)
     assert main(["check", str(file)]) == 2
     assert path in capsys.readouterr().err
+
+
+def test_check_finds_what_serve_would(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY", "secret")
+    file = tmp_path / "dear.toml"
+    file.write_text(
+        '[backends.b]\nprovider = "openai"\napi_key = "${KEY}"\nmodels.never-heard-of = {}'
+    )
+    assert main(["check", str(file)]) == 2
+    assert "backends.b.models.never-heard-of.input" in capsys.readouterr().err
+
+
+def test_two_onnx_runtimes_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from routers.onnx import session
+
+    with pytest.raises(TwoRuntimesError, match="onnxruntime-gpu"):
+        session.check_distributions(lambda _: True)
+
+    def refuse() -> str:
+        raise TwoRuntimesError("onnxruntime", "onnxruntime and onnxruntime-gpu are both installed")
+
+    monkeypatch.setattr(session, "check_distributions", refuse)
+    assert main(["serve", "--port", "0"]) == 2
+    assert "onnxruntime-gpu" in capsys.readouterr().err
 
 
 def test_a_missing_file_is_a_config_error(capsys: pytest.CaptureFixture[str]) -> None:

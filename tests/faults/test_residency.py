@@ -156,7 +156,9 @@ def scene(stage: Stage, places: dict[str, Upstream]) -> Scene:
     keys = tuple(
         Key(name, (), None, f"labels = {list(labels)}") for name, labels in ALLOWED.items()
     )
-    extra = "\n".join(policy.toml() for policy in POLICIES.values())
+    # What the default policy asks holds for every key that is bound to no other: here, nothing.
+    free = "[policies.default]\ndetect = []\n"
+    extra = free + "\n".join(policy.toml() for policy in POLICIES.values())
     return stage(tuple(backends), keys, extra=extra, upstreams=places)
 
 
