@@ -5,6 +5,7 @@ Workers are given one encoded `Resolved` and share nothing but the store and the
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import signal
@@ -24,6 +25,7 @@ from gateway.auth import admin_token, hash_key
 from gateway.compose import Resolved, verify
 from gateway.config import Config, ConfigError
 from gateway.config.model import AdminConfig, AuthConfig, EngineConfig
+from gateway.records import Database, RecordsError
 from gateway.store.embedded import EmbeddedStore
 from gateway.store.errors import StoreError
 from gateway.worker import application
@@ -48,12 +50,24 @@ def prepared(config: Config) -> Iterator[Resolved]:
             if backend.provider == "embedded"
         }
         database_url = config.database.url or f"sqlite:///{(data_dir / 'tollhouse.db').absolute()}"
+        asyncio.run(_make_tables(database_url))
         yield Resolved(
             config=with_secrets(config),
             store_url=store_url,
             database_url=database_url,
             engines=engines,
         )
+
+
+async def _make_tables(url: str) -> None:
+    """Once, before any worker: what cannot be reached stops the start with its path."""
+    database = Database(url)
+    try:
+        await database.start()
+    except RecordsError as exc:
+        raise ConfigError("database.url", str(exc)) from exc
+    finally:
+        await database.aclose()
 
 
 def with_secrets(config: Config) -> Config:

@@ -93,7 +93,8 @@ class Database:
             try:
                 self._transact(True, _make_tables)
                 return
-            except RecordsUnavailable:
+            except (RecordsUnavailable, RecordsRejected):
+                # PostgreSQL tells the loser of such a race that a name is taken.
                 if not left:
                     raise
                 time.sleep(0.1)
