@@ -106,6 +106,7 @@ class Pool:
             watch.failed(exc)
             raise
         except BaseException:
+            # Cancelled, or a defect: says nothing of the replica, but its probe must be given back.
             watch.abandoned()
             raise
 

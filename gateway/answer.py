@@ -10,7 +10,7 @@ import msgspec
 
 from backends.base import Usage
 from gateway.cache import CachedAnswer
-from gateway.errors import GatewayError, stream_error_event
+from gateway.errors import stream_error_event
 from gateway.exchange import Attempt, Exchange
 from routers.types import NANO_USD_PER_USD
 
@@ -154,7 +154,3 @@ def usage_chunk(ex: Exchange, attempt: Attempt, usage: Usage) -> bytes:
             },
         }
     )
-
-
-def error_headers(error: GatewayError, request_id: str) -> Headers:
-    return [*error.headers(), (b"x-request-id", request_id.encode())]

@@ -20,6 +20,7 @@ from backends.errors import (
     FirstTokenTimeout,
     UpstreamTimeout,
 )
+from backends.health import BREAKER_OPEN
 from backends.retry import NextCandidate, Progress, Retry, RetryPolicy, next_step
 from backends.tokens import estimate_completion
 from gateway.cache import CachedAnswer, cacheable
@@ -34,9 +35,6 @@ from routers.types import Candidate
 # Failures before a status after which the upstream may have worked, and charged, for the prompt.
 # Once it said 200, it may have in any case.
 _MAY_HAVE_CHARGED = (FirstTokenTimeout, UpstreamTimeout)
-
-
-BREAKER_OPEN = "breaker_open"
 
 
 class Opened:
@@ -298,6 +296,7 @@ class Caller:
             await reply.aclose()
             raise
         except BaseException:
+            # Cancelled, or a defect: the upstream must not go on working for nobody.
             await opened.aclose()
             raise
         return opened

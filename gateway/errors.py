@@ -6,7 +6,6 @@ The statuses and codes follow the OpenAI error form (all four keys, `code` a str
 from __future__ import annotations
 
 from math import ceil
-from typing import Any
 
 import msgspec
 
@@ -161,7 +160,3 @@ def from_upstream(error: upstream.BackendError) -> GatewayError:
 def stream_error_event(error: GatewayError) -> bytes:
     """The terminal event of a stream that failed after its first content (chat dialect)."""
     return b"data: " + error.body() + b"\n\n"
-
-
-def as_json(value: Any) -> bytes:
-    return _encode(value)

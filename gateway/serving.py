@@ -179,8 +179,3 @@ class Background:
     def __exit__(self, *_: Any) -> None:
         self._server.should_exit = True
         self._thread.join(15)
-
-
-def ignore_interrupt() -> None:
-    """For a child that its parent ends: Ctrl-C in a terminal reaches the whole group."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

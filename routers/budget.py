@@ -7,21 +7,6 @@ from collections.abc import Sequence
 from routers.types import PressurePoint
 
 
-def worst_cost(price_in: int, price_out: int, prompt_tokens: int, output_tokens: int) -> int:
-    """The most a call can cost, in nano-USD; prices are nano-USD per token.
-
-    `output_tokens` covers all choices together (the limit per choice times `n`).
-    """
-    return price_in * prompt_tokens + price_out * output_tokens
-
-
-def share_left(limit: int, used: int) -> float:
-    """The share of a budget that is neither spent nor held, in [0, 1]. A limit of 0: nothing."""
-    if limit <= 0 or used >= limit:
-        return 0.0
-    return 1.0 if used <= 0 else (limit - used) / limit
-
-
 def budget_gap(cost: int, max_cost: int | None, budget_left: int | None) -> str | None:
     """Why a worst-case cost cannot be paid; None when it can. Zero can always be paid."""
     if cost <= 0:

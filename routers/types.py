@@ -60,7 +60,7 @@ class Candidate(msgspec.Struct, frozen=True):
     """One backend and model that may be asked, with the facts that filters look at.
 
     `facts` are what the operator states of the backend (`jurisdiction`, `retention`, `hipaa` ...)
-    as strings; a fact that is not there counts as not met. Prices are nano-USD per token.
+    as strings; a fact that is not there counts as not met.
     `worst_cost` is the most this request can cost here, in nano-USD. `healthy` is false while the
     breaker is open. `order` is the operator's order within a tier.
     """
@@ -72,8 +72,6 @@ class Candidate(msgspec.Struct, frozen=True):
     capabilities: frozenset[str] = frozenset()
     context_window: int = 0
     max_output: int = 0
-    price_in: int = 0
-    price_out: int = 0
     worst_cost: int = 0
     healthy: bool = True
     order: int = 0

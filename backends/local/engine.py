@@ -123,6 +123,7 @@ class Engine:
                     raise self._failure(f"was not ready within {self.start_timeout:g} s")
                 time.sleep(0.02)
         except BaseException:
+            # Also on Ctrl-C: no child is left behind.
             self.stop()
             raise
 

@@ -13,7 +13,6 @@ PUBLIC_LENGTH = 12
 SECRET_LENGTH = 43
 PREFIX = "th-"
 PUBLIC_END = len(PREFIX) + PUBLIC_LENGTH
-KEY_LENGTH = PUBLIC_END + 1 + SECRET_LENGTH
 
 _ALPHABET = string.ascii_lowercase + string.digits
 _PUBLIC = re.compile(r"[a-z0-9]{12}")

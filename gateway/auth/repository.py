@@ -90,14 +90,6 @@ def put_scope(connection: sa.Connection, info: ScopeInfo) -> None:
         connection.execute(scope_terms.insert().values(id=info.id, **values))
 
 
-def keys_of_scope(connection: sa.Connection, scope_id: str) -> list[KeyInfo]:
-    """The keys that are not revoked and belong to `org:NAME` or `team:NAME`."""
-    kind, _, name = scope_id.partition(":")
-    column = api_keys.c.org if kind == "org" else api_keys.c.team
-    query = sa.select(api_keys).where(column == name, api_keys.c.revoked.is_(None))
-    return [_info(row) for row in connection.execute(query).mappings()]
-
-
 def replayed(connection: sa.Connection, replay: Replay, now: float) -> str | None:
     """The id made by the first request with this Idempotency-Key, None when this is the first.
     Raises ReplayConflict when that request was another one."""

@@ -171,11 +171,13 @@ async def test_the_chunks_are_valid_for_the_openai_sdk(
 
     upstream.stream([wires.wire(wires.stream_of(MESSAGE))])
     _, events = await collect(backend, call(stream=True))
-    for event in events:
-        ChatCompletionChunk.model_validate_json(event.data, strict=True)
+    chunks = [ChatCompletionChunk.model_validate_json(e.data, strict=True) for e in events]
+    assert len(chunks) > 5
+    assert chunks[-2].choices[0].finish_reason == "tool_calls"
     upstream.answer(200, MESSAGE)
     _, [whole] = await collect(backend, call())
-    ChatCompletion.model_validate_json(whole.data, strict=True)
+    completion = ChatCompletion.model_validate_json(whole.data, strict=True)
+    assert completion.choices[0].finish_reason == "tool_calls"
 
 
 @pytest.mark.parametrize(

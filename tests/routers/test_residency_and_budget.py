@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routers.budget import budget_gap, curve_problem, pressure, share_left, usd, worst_cost
+from routers.budget import budget_gap, curve_problem, pressure, usd
 from routers.residency import LabelError, audit_required, cacheable, combine, residency_gap
 from routers.types import Candidate, Policy, PressurePoint, Requirement
 
@@ -77,11 +77,9 @@ def test_the_curve_goes_through_its_points() -> None:
 
 
 def test_money_is_exact() -> None:
-    assert worst_cost(150, 600, 1000, 500) == 450_000
     assert usd(450_000) == "$0.00045"
     assert [usd(n) for n in (0, 1, -2_500_000_000)] == ["$0.00", "$0.000000001", "-$2.50"]
     assert budget_gap(0, 0, 0) is None
     assert budget_gap(5, 5, 5) is None
     assert "limit" in (budget_gap(5, 4, None) or "")
     assert "left" in (budget_gap(5, None, 4) or "")
-    assert [share_left(*x) for x in ((0, 0), (10, 20), (10, 5), (10, -1))] == [0, 0, 0.5, 1]
