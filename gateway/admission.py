@@ -30,6 +30,10 @@ from routers.types import Candidate, Decision, Need, Operation, Policy, Query, R
 
 # Above this, detection and counting leave the event loop.
 _LONG_TEXT = 64 * 1024
+# The model costs about ten times as much as the patterns.
+_LONG_FOR_MODEL = 8 * 1024
+# The kind of what the model found says so: `model:pii`. The patterns' kinds name a form.
+MODEL_KIND = "model:"
 _NOTHING = Detection(frozenset(), ())
 
 
@@ -53,7 +57,7 @@ async def admit(
     base = runtime.policies.get(principal.policy or runtime.config.policy.default).policy
     same = base is policy
     text = all_text(inbound.body)
-    found = await _detect(text, policy.detect if same else (*policy.detect, *base.detect))
+    found = await _detect(runtime, text, (policy,) if same else (policy, base))
     try:
         labels = combine(
             (*principal.labels, *policy.mandatory_labels, *base.mandatory_labels),
@@ -159,12 +163,25 @@ def _resolve(
         raise bad_request(f"There is no policy {name[:64]!r}.", "x-tollhouse-policy") from exc
 
 
-async def _detect(text: str, classes: tuple[str, ...]) -> Detection:
+async def _detect(runtime: Runtime, text: str, policies: tuple[Policy, ...]) -> Detection:
+    """What the patterns find, and what the router's model finds of the classes that a policy
+    wants it to look for. The model can only add: without one, the patterns are what there is."""
+    classes = {name for policy in policies for name in policy.detect}
     if not classes or not text:
         return _NOTHING
-    if len(text) > _LONG_TEXT:
-        return await asyncio.to_thread(detect, text, classes)
-    return detect(text, classes)
+    modelled = {name for p in policies if p.detect_by == "both" for name in p.detect}
+
+    def look() -> Detection:
+        found = detect(text, classes)
+        more = runtime.router.detect(text) & modelled if modelled else frozenset()
+        if not more:
+            return found
+        kinds = {*found.kinds, *(f"{MODEL_KIND}{name}" for name in more)}
+        return Detection(found.labels | more, tuple(sorted(kinds)))
+
+    if len(text) > (_LONG_FOR_MODEL if modelled else _LONG_TEXT):
+        return await asyncio.to_thread(look)
+    return look()
 
 
 def _unread(inbound: Inbound, policy: Policy) -> tuple[str, ...]:

@@ -58,7 +58,8 @@ class Opened:
         self._ex = ex
         self._reply = reply
         self._events = reply.events()
-        self._room = runtime.config.cache.max_entry_kb << 10 if ex.cache_key else 0
+        keeps = ex.cache_key is not None or ex.sampled
+        self._room = runtime.config.cache.max_entry_kb << 10 if keeps else 0
         self._kept: list[bytes] = []
         self.attempt = attempt
         self.first: list[Event] = []
@@ -121,6 +122,11 @@ class Opened:
         """The answer broke after it had begun."""
         self.attempt.usage = self._reply.usage or self.estimate()
         close(self._runtime, self.attempt, error)
+
+    @property
+    def kept(self) -> list[bytes] | None:
+        """Every event so far, where they are kept and were not too large."""
+        return self._kept if self._room > 0 else None
 
     def cached(self, ex: Exchange) -> CachedAnswer | None:
         """The answer as the cache keeps it; None when it may not be kept."""

@@ -17,6 +17,7 @@ from backends.retry import RetryBudget
 from backends.tokens import TokenCounter
 from gateway.auth import Principal
 from gateway.exchange import Attempt
+from routers.cards import Card
 from routers.types import Candidate, Need
 
 
@@ -58,7 +59,8 @@ class Target:
 
 
 class Catalog:
-    """Immutable but for health and for the last known share of each budget.
+    """Immutable but for health, for the last known share of each budget, and for `cards`, the
+    model cards by candidate id: they come with the router's artefact and change with it.
 
     `aliases` map a client's model name to `auto`, `auto:POLICY` or `backend/model`.
     """
@@ -69,11 +71,13 @@ class Catalog:
         aliases: Mapping[str, str],
         tokens: TokenCounter,
         retry_budget: RetryBudget,
+        cards: Mapping[str, Card] | None = None,
     ) -> None:
         self.targets = targets
         self.tokens = tokens
         self.retry_budget = retry_budget
         self._aliases = dict(aliases)
+        self.cards = dict(cards or {})
         self._by_id = {t.id: t for t in targets}
         self._by_model: dict[str, Target] = {}
         for target in targets:
@@ -151,6 +155,10 @@ class Catalog:
         """The last known share left of the principal's tightest budget, in [0, 1]."""
         return self._shares.get(principal.key_id)
 
+    def use_cards(self, cards: Mapping[str, Card]) -> None:
+        """From now on these; to be called when another artefact begins to score."""
+        self.cards = dict(cards)
+
     def note_share(self, principal: Principal, share: float | None) -> None:
         if share is not None:
             self._shares[principal.key_id] = share
@@ -188,10 +196,13 @@ class Catalog:
                     "stand_in": t.stand_in,
                     "healthy": t.backend.healthy,
                     "models": [],
+                    "cards": {},
                     "replicas": msgspec.to_builtins(t.backend.snapshot()),
                 },
             )
             row["models"].append(t.model)
+            card = self.cards.get(t.id)
+            row["cards"][t.model] = None if card is None else msgspec.to_builtins(card)
         return list(rows.values())
 
     async def aclose(self) -> None:

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -27,26 +28,31 @@ from backends.retry import RetryBudget
 from backends.scripted import ScriptedBackend
 from backends.tokens import TokenCounter
 from gateway.auth import Keyring, check_config_keys
+from gateway.cards import activated_cards, build_cards
 from gateway.catalog import Catalog, Target
 from gateway.config import Config, ConfigError
 from gateway.config.load import BUILT_IN, model_price
 from gateway.config.model import BackendConfig, ModelConfig
+from gateway.learning import Learning, Loaders, Parts, RouterSlot
 from gateway.ledger import Ledger, Sweeper
 from gateway.policies import Policies
 from gateway.records import Database, Drainer, LedgerBooks, RecordsError
 from gateway.runtime import Runtime
+from gateway.steering import Parts as SteeringParts
+from gateway.steering import Steering
 from gateway.store import Store, StoreError, StoreSettings
 from gateway.store.lock import Lock
 from gateway.telemetry import Telemetry
+from routers.artefacts import find_artefact
 from routers.base import Router
+from routers.cards import Card
 from routers.heuristics import HeuristicRouter
-from routers.onnx.manifest import ArtefactError, load_manifest
+from routers.onnx.manifest import MANIFEST, ArtefactError, load_manifest
 from routers.onnx.router import MissingRouter, OnnxRouter
 from routers.onnx.session import check_distributions
 
 log = logging.getLogger("tollhouse")
 
-ARTEFACTS = Path(__file__).resolve().parent.parent / "routers" / "models"
 _LOCAL_PROVIDER = Provider(base_url="")
 
 
@@ -76,7 +82,9 @@ class Composition:
         await runtime.database.start()
         await runtime.policies.start()
         await runtime.keyring.start()
-        for run in (self.sweeper.run, self.drainer.run):
+        await runtime.learning.start()
+        await runtime.steering.start()
+        for run in (self.sweeper.run, self.drainer.run, runtime.steering.run):
             self.spawn(run())
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -90,6 +98,8 @@ class Composition:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         runtime = self.runtime
+        await runtime.learning.aclose()
+        await runtime.steering.aclose()
         try:
             await self.drainer.flush()
         except (StoreError, RecordsError) as exc:
@@ -118,16 +128,45 @@ def compose(resolved: Resolved) -> Composition:
     database = Database(resolved.database_url)
     ledger = Ledger(store, books=LedgerBooks(database))
     transport = UpstreamTransport()
+    policies = Policies(config, database, store)
+    catalog = build_catalog(config, resolved.engines, transport)
+    telemetry = Telemetry(config.telemetry, worker)
+    slot = RouterSlot(build_router(config))
+    learning = Learning(
+        Parts(
+            config=config,
+            worker=worker,
+            database=database,
+            store=store,
+            ledger=ledger,
+            policies=policies,
+            catalog=catalog,
+            telemetry=telemetry,
+            slot=slot,
+            loaders=Loaders(
+                configured=partial(_configured_router, config),
+                configured_cards=partial(_configured_cards, config),
+                artefact=OnnxRouter.load,
+                cards=partial(activated_cards, config),
+                use_cards=catalog.use_cards,
+            ),
+            configured=partial(_configured_directory, config),
+        )
+    )
     runtime = Runtime(
         config=config,
         store=store,
         database=database,
         ledger=ledger,
         keyring=Keyring(config, database, store, ledger),
-        policies=Policies(config, database, store),
-        catalog=build_catalog(config, resolved.engines, transport),
-        router=build_router(config),
-        telemetry=Telemetry(config.telemetry, worker),
+        policies=policies,
+        catalog=catalog,
+        router=slot,
+        telemetry=telemetry,
+        learning=learning,
+        steering=Steering(
+            SteeringParts(policies, slot, store, telemetry, config.server.workers), time.time
+        ),
     )
     return Composition(
         runtime=runtime,
@@ -146,12 +185,39 @@ def build_router(config: Config) -> Router:
     if settings.artefact == "heuristic":
         return HeuristicRouter()
     try:
-        return OnnxRouter.load(_artefact(settings.artefact))
+        return OnnxRouter.load(find_artefact(settings.artefact))
     except ArtefactError as exc:
         if settings.on_missing == "fail":
             raise ConfigError("router.artefact", str(exc)) from exc
         log.error("router.artefact: %s; requests stay unclassified", exc)
         return MissingRouter(str(exc))
+
+
+def _configured_router(config: Config) -> Router:
+    """As `build_router`, in the middle of serving: nothing stops for a file that has gone bad."""
+    try:
+        return build_router(config)
+    except ConfigError as exc:
+        log.error("%s; requests stay unclassified", exc)
+        return MissingRouter(str(exc))
+
+
+def _configured_cards(config: Config) -> dict[str, Card]:
+    """As `build_cards`, in the middle of serving: without it every model is judged by its tier."""
+    try:
+        return build_cards(config)
+    except ConfigError as exc:
+        log.error("%s; no model has a card", exc)
+        return {}
+
+
+def _configured_directory(config: Config) -> Path | None:
+    """None where the configured router is no artefact that can be used."""
+    name = config.router.artefact
+    if name in ("none", "heuristic"):
+        return None
+    found = find_artefact(name)
+    return found.absolute() if (found / MANIFEST).is_file() else None
 
 
 def verify(config: Config) -> None:
@@ -164,14 +230,9 @@ def verify(config: Config) -> None:
         return
     try:
         check_distributions()
-        load_manifest(_artefact(settings.artefact))
+        load_manifest(find_artefact(settings.artefact))
     except ArtefactError as exc:
         raise ConfigError("router.artefact", str(exc)) from exc
-
-
-def _artefact(name: str) -> Path:
-    shipped = ARTEFACTS / name
-    return shipped if shipped.is_dir() else Path(name)
 
 
 def build_catalog(config: Config, engines: dict[str, str], transport: UpstreamTransport) -> Catalog:
@@ -181,7 +242,13 @@ def build_catalog(config: Config, engines: dict[str, str], transport: UpstreamTr
         pool = _pool(name, backend, provider, engines, transport)
         for model, settings in backend.models.items():
             targets.append(_target(name, backend, model, settings, pool, order))
-    return Catalog(tuple(targets), config.aliases, TokenCounter(), RetryBudget(time.monotonic))
+    return Catalog(
+        tuple(targets),
+        config.aliases,
+        TokenCounter(),
+        RetryBudget(time.monotonic),
+        build_cards(config),
+    )
 
 
 def _target(

@@ -12,6 +12,7 @@ from gateway.inbound import Inbound
 from gateway.ledger import Entered
 from gateway.telemetry import NO_SPAN, Span
 from routers.decide import ActivePolicy, Filtered
+from routers.steering import Ticket
 from routers.types import Candidate, Decision, Need, Policy, Score
 
 
@@ -40,7 +41,8 @@ class Exchange:
     """`held` is what the ledger holds for the request, in nano-USD. `entered` is set once the
     ledger knows the request. `base` is the policy that holds for the key when the client names
     none, and `base_labels` the labels that it lists: what it asks of them holds as well.
-    `flight`: others wait for this answer."""
+    `flight`: others wait for this answer. `sampled`: the answer's events are kept for a comparison
+    behind it. `ticket`: a promise counts the request and waits for its cost."""
 
     inbound: Inbound
     decision_id: str
@@ -64,6 +66,8 @@ class Exchange:
     held: int = 0
     reserved: bool = False
     flight: Flight | None = None
+    sampled: bool = False
+    ticket: Ticket | None = None
     recorded: bool = False
     settled: bool = False
     waited: float = 0.0

@@ -17,6 +17,7 @@ from gateway.inbound import Controls, new_id, parse
 from gateway.pipeline import score_and_plan
 from gateway.runtime import Runtime
 from routers.render import render, to_dict
+from routers.types import Decision
 
 if TYPE_CHECKING:
     from gateway.app import Worker
@@ -51,12 +52,32 @@ async def explain_request(
         operation = "completions"
     inbound = parse(operation, msgspec.json.encode(request), controls, new_id("req_"))  # type: ignore[arg-type]  # one of the three literals
     ex = await admit(runtime, inbound, principal, perf_counter(), time())
-    await score_and_plan(runtime, ex)
+    await score_and_plan(runtime, ex, count=False)
     assert ex.decision is not None
     found = to_dict(ex.decision)
-    found["text"] = render(ex.decision)
+    found["cards"] = _cards(runtime, ex.decision)
+    found["text"] = "\n".join([render(ex.decision), *_card_lines(found["cards"], ex.decision)])
     found["kinds"] = list(ex.kinds)
     return found
+
+
+def _cards(runtime: Runtime, decision: Decision) -> dict[str, str | None]:
+    """The model card of each planned candidate in words; None for one judged by its tier."""
+    cards = runtime.catalog.cards
+    return {c.id: cards[c.id].describe() if c.id in cards else None for c in decision.plan}
+
+
+def _card_lines(cards: dict[str, str | None], decision: Decision) -> list[str]:
+    known = {target: card for target, card in cards.items() if card is not None}
+    if not known:
+        return []
+    width = max(map(len, known))
+    odds = decision.score.p_ok if decision.score is not None else {}
+    lines = ["", "model cards"]
+    for target, card in known.items():
+        ok = f"ok {odds[target]:.3f}  " if target in odds else ""
+        lines.append(f"{target.ljust(width)}  {ok}{card}")
+    return lines
 
 
 async def explain_offline(

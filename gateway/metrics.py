@@ -70,7 +70,28 @@ def register_gauges(runtime: Runtime, pipeline: Pipeline, lag: Callable[[], int]
             for row in runtime.catalog.snapshot()
         ],
     )
+    telemetry.gauge(names.LABELS, lambda: _labels(runtime))
+    telemetry.gauge(names.ROUTER_ACTIVE, lambda: _active(runtime))
+    telemetry.gauge(names.DETECTOR_UP, lambda: 1 if _detecting(runtime) else 0)
+    runtime.steering.gauges(telemetry)
     telemetry.gauge(names.ROUTER_INFO, lambda: [(_router_info(runtime), 1.0)])
+
+
+def _labels(runtime: Runtime) -> list[tuple[tuple[str, ...], float]]:
+    return [(key, float(count)) for key, count in runtime.learning.label_counts().items()]
+
+
+def _active(runtime: Runtime) -> list[tuple[tuple[str, ...], float]]:
+    active = runtime.learning.activation.active
+    return [((active.name,), 1.0 if active.loaded else 0.0)]
+
+
+def _detecting(runtime: Runtime) -> bool:
+    """Whether a model looks for data classes, and its last look did not fail."""
+    texts = runtime.router.describe().get("texts")
+    if not isinstance(texts, dict):
+        return False
+    return bool(texts.get("data_classes")) and texts.get("last_error") is None
 
 
 def _router_info(runtime: Runtime) -> tuple[str, ...]:

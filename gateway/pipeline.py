@@ -25,6 +25,7 @@ from gateway.inbound import new_id, parse, read_body, read_controls
 from gateway.limits import Gate
 from gateway.runtime import Runtime
 from gateway.settlement import Settler
+from routers.cards import apply_cards
 from routers.decide import needs_score, plan
 
 log = logging.getLogger("tollhouse")
@@ -48,6 +49,7 @@ class Pipeline:
         self._deadline = runtime.config.server.request_deadline
         self._max_entry = runtime.config.cache.max_entry_kb << 10
         self._flights = Flights()
+        self._learning = runtime.learning
         self.in_flight = 0
 
     async def serve(
@@ -162,6 +164,7 @@ class Pipeline:
         return hit
 
     async def _call(self, ex: Exchange, client: Client) -> None:
+        ex.sampled = self._learning.samples(ex)
         try:
             opened = await self._caller.open(ex)
         except BackendError as error:
@@ -180,6 +183,7 @@ class Pipeline:
         await self.settler.settle(ex, value)
         if ex.flight is not None:
             ex.flight.land(value)
+        self._learning.answered(ex, opened.attempt.candidate.tier, opened.kept)
 
     async def _whole(self, ex: Exchange, client: Client, opened: Opened) -> None:
         body = opened.first[-1].data
@@ -248,11 +252,13 @@ class Pipeline:
         await client.respond(error.status, headers, error.body())
 
 
-async def score_and_plan(runtime: Runtime, ex: Exchange) -> None:
-    """Steps 5 and 6. The model is asked only when its answer can change the plan."""
+async def score_and_plan(runtime: Runtime, ex: Exchange, *, count: bool = True) -> None:
+    """Steps 5 and 6. The model is asked only when its answer can change the plan. `count`: the
+    request is served, and counts for what its policy promises."""
     if ex.decision is not None:
         return
     if needs_score(ex.filtered):
         deadline = ex.active.policy.score_deadline_ms / 1000
-        ex.score = await runtime.router.score(admission.query(ex), deadline=deadline)
-    ex.decision = plan(ex.filtered, ex.score)
+        score = await runtime.router.score(admission.query(ex), deadline=deadline)
+        ex.score = apply_cards(score, runtime.catalog.cards)
+    runtime.steering.decide(ex, count=count)

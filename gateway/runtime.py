@@ -11,18 +11,20 @@ from dataclasses import dataclass
 from gateway.auth import Keyring
 from gateway.catalog import Catalog
 from gateway.config import Config
+from gateway.learning import Learning, RouterSlot
 from gateway.ledger import Ledger
 from gateway.policies import Policies
 from gateway.records import Database
+from gateway.steering import Steering
 from gateway.store.client import Store
 from gateway.telemetry import Telemetry
-from routers.base import Router
 
 
 @dataclass(frozen=True)
 class Runtime:
     """`catalog` knows backends, models, prices and aliases; `keyring` turns a presented key into
-    a Principal; `policies` gives the active policy by name."""
+    a Principal; `policies` gives the active policy by name; `router` holds the router that the
+    operator activated, and `learning` may replace it; `steering` keeps the promises of policies."""
 
     config: Config
     store: Store
@@ -31,5 +33,7 @@ class Runtime:
     keyring: Keyring
     policies: Policies
     catalog: Catalog
-    router: Router
+    router: RouterSlot
     telemetry: Telemetry
+    learning: Learning
+    steering: Steering

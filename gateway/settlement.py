@@ -77,6 +77,8 @@ class Settler:
         if not ex.settled and self._owes(ex):
             ex.settled = True
             self._spawn(self._book(self._settlement(ex, None), ex))
+        # Whatever became of the request, by now it is known what it has cost.
+        self._runtime.steering.settle(ex)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -230,6 +232,8 @@ class Settler:
             data_classes=ex.kinds,
             router=score.model if score else "",
             threshold=decision.threshold,
+            target=decision.target,
+            gain=decision.gain,
             prompt_tokens=ex.need.prompt_tokens,
             audit=ex.audit,
         )

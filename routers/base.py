@@ -18,6 +18,12 @@ class Router(Protocol):
         """`deadline` is in seconds from now; past it the score is `unclassified="deadline"`."""
         ...
 
+    def detect(self, text: str) -> frozenset[str]:
+        """The data classes (`pii`, `phi`) that a model finds in a text of any length; empty where
+        there is no such model. Linear, never raises, may be called from any thread: a failure is
+        counted, reported by `describe`, and finds nothing, for the patterns look as well."""
+        ...
+
     def describe(self) -> dict[str, object]:
         """Facts for `/readyz`: model name, provider that really runs, hashes."""
         ...
@@ -37,6 +43,9 @@ class FixedRouter:
 
     async def score(self, query: Query, *, deadline: float) -> Score:
         return self._score
+
+    def detect(self, text: str) -> frozenset[str]:
+        return frozenset()
 
     def describe(self) -> dict[str, object]:
         return {"router": "fixed"}

@@ -4,11 +4,14 @@
 
     filtered = filter_candidates(active, need, candidates)
     score = await router.score(...) if needs_score(filtered) else None
-    decision = plan(filtered, score)
+    decision = plan(filtered, score, steer)
 
 Filters run in the order residency, permission, capability, health, budget. Every rejected
 candidate keeps the first filter it failed. Nothing is ever added back: a request that no
 candidate may serve is refused, and the refusal names the filter that removed the last one.
+
+`steer` is what holds the policy's promise (see `routers.steering`); without it the policy's own
+threshold decides.
 """
 
 from __future__ import annotations
@@ -55,6 +58,48 @@ class Filtered(msgspec.Struct, frozen=True):
     removed: dict[str, FilterName]
     in_play: frozenset[str]
     refusal: str | None = None
+
+
+Force = Literal["", "weak", "strong"]
+
+
+class Steer(msgspec.Struct, frozen=True):
+    """What decides between the tiers for one request.
+
+    A gain above `threshold` goes strong, and one equal to it where `ties` says so; budget pressure
+    raises the threshold first. `force`: the promise is at its edge and decides alone, `strong` only
+    while no pressure holds. `capped`: the key has had its share of strong calls. `target`: the
+    promise in words, such as `share 0.3`.
+    """
+
+    threshold: float
+    ties: bool = False
+    force: Force = ""
+    capped: bool = False
+    target: str = ""
+
+    def wants(self, gain: float, raised: float = 0.0) -> bool:
+        """Whether a request of this gain is to go strong, the cap of its key left aside."""
+        if self.force == "weak":
+            return False
+        if raised > 0.0:
+            return gain > self.threshold + raised
+        return (
+            self.force == "strong"
+            or gain > self.threshold
+            or (self.ties and gain == self.threshold)
+        )
+
+
+class Odds(msgspec.Struct, frozen=True):
+    """The probabilities that the first candidate of each tier answers acceptably."""
+
+    weak: float
+    strong: float
+
+    @property
+    def gain(self) -> float:
+        return self.strong - self.weak
 
 
 def decide(
@@ -174,16 +219,39 @@ def needs_score(filtered: Filtered) -> bool:
     )
 
 
-def plan(filtered: Filtered, score: Score | None = None) -> Decision:
+def odds(filtered: Filtered, score: Score | None) -> Odds | None:
+    """What the score says of the candidates that would be tried first in each tier: a candidate
+    with a model card is judged by it, others by their tier. None without a usable score."""
+    if score is None or score.unclassified is not None:
+        return None
+    weak, strong = score.p_local_ok, score.p_frontier_ok
+    if weak is None or strong is None:
+        return None
+    if score.p_ok:
+        policy = filtered.active.policy
+        weak = score.p_ok.get(_first_of(filtered, policy.weak_tier), weak)
+        strong = score.p_ok.get(_first_of(filtered, policy.strong_tier), strong)
+    return Odds(weak, strong)
+
+
+def steerable(filtered: Filtered) -> bool:
+    """Whether the choice is open between the two tiers that a promise is about."""
+    policy, in_play = filtered.active.policy, filtered.in_play
+    return needs_score(filtered) and policy.weak_tier in in_play and policy.strong_tier in in_play
+
+
+def plan(filtered: Filtered, score: Score | None = None, steer: Steer | None = None) -> Decision:
     """Order what is eligible: the chosen tier first, the others after it if the policy lets
     requests fall back. Within a tier: the policy's `prefer`, the operator's order, the cost."""
     active, need = filtered.active, filtered.need
     policy = active.policy
-    threshold = None
-    if policy.route == "score":
-        threshold = policy.threshold + pressure(policy.pressure, need.budget_share_left)
-    wanted, why = _wanted_tier(policy, score, threshold)
-    refusal = filtered.refusal
+    shown = policy.route == "score" and (steer is not None or policy.target is None)
+    if steer is None:
+        steer = Steer(policy.threshold)
+    found = odds(filtered, score) if policy.route == "score" else None
+    raised = pressure(policy.pressure, need.budget_share_left)
+    wanted, why = _wanted_tier(policy, found, steer, raised)
+    refusal, needed = filtered.refusal, needs_score(filtered)
     ordered: tuple[Candidate, ...] = ()
     reason = ""
     if refusal is None:
@@ -202,20 +270,30 @@ def plan(filtered: Filtered, score: Score | None = None) -> Decision:
         policy_version=active.version,
         labels=tuple(sorted(need.labels)),
         score=score,
-        threshold=threshold,
-        needs_score=needs_score(filtered),
+        threshold=steer.threshold + raised if shown else None,
+        needs_score=needed,
+        gain=found.gain if needed and found is not None else None,
+        target=steer.target,
     )
 
 
-def _wanted_tier(policy: Policy, score: Score | None, threshold: float | None) -> tuple[str, str]:
-    if threshold is None:
+def _wanted_tier(
+    policy: Policy, found: Odds | None, steer: Steer, raised: float
+) -> tuple[str, str]:
+    if policy.route != "score":
         return (policy.weak_tier if policy.route == "weak" else policy.strong_tier), "policy"
-    gain = None if score is None or score.unclassified is not None else score.gain
-    if gain is None:
+    if found is None:
         return policy.unclassified, "unclassified"
-    if gain > threshold:
-        return policy.strong_tier, "score_above"
-    return policy.weak_tier, "score_below"
+    gain = found.gain
+    above = gain > steer.threshold + raised
+    strong = steer.wants(gain, raised)
+    if strong and steer.capped:
+        return policy.weak_tier, "key_share"
+    # Where the promise overrules the threshold, it is the reason.
+    why = "score_above" if strong else "score_below"
+    return (
+        policy.strong_tier if strong else policy.weak_tier
+    ), why if strong == above else "target"
 
 
 def _tier_order(policy: Policy, wanted: str, filtered: Filtered) -> list[str]:
@@ -249,6 +327,12 @@ def _order(
     ]
     keyed.sort()
     return tuple([eligible[key[-1]] for key in keyed])
+
+
+def _first_of(filtered: Filtered, tier: str) -> str:
+    """The id of the candidate that is tried first in a tier; empty without one."""
+    ordered = _order(filtered.active.policy, [tier], filtered.eligible)
+    return ordered[0].id if ordered else ""
 
 
 def _first_match(patterns: tuple[str, ...], candidate: Candidate) -> int:

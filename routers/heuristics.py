@@ -26,6 +26,15 @@ SURFACE = (
     "choices",
     "non_ascii",
     "hard_words",
+    "numbers",
+    "sentences",
+    "connectives",
+    "negations",
+    "fill_in",
+    "latex",
+    "distinct",
+    "long_words",
+    "commas",
 )
 
 _WORD = re.compile(r"\w+")
@@ -34,19 +43,71 @@ _OPERATOR = re.compile(r"[=+*/^<>~|\\$%∑∫√≤≥≠±\u00d7÷]")
 _CODE = re.compile(r"[{}\[\]();_`#]")
 _CHOICE = re.compile(r"^\(?[A-J][.)] ", re.MULTILINE)
 _NON_ASCII = re.compile(r"[^\x00-\x7f]")
-_HARD = re.compile(
-    r"\b(?:prov(?:e|ing)|proof|deriv(?:e|ation)|theorem|lemma|integral|eigen\w*|asymptotic\w*|"
-    r"complexity|algorithm|optimi[sz]\w*|refactor\w*|concurren\w+|deadlock|architecture|"
-    r"trade-?offs?|quantum|thermodynamic\w*|differential|equilibrium|stochastic|"
-    r"implement\w*|debug\w*|analy[sz]e|evaluate|critique|diagnos\w+|calculat\w+|determin\w+)\b",
-    re.IGNORECASE,
+# Beginnings of words that ask for thought.
+_HARD = (
+    "prove",
+    "proving",
+    "proof",
+    "deriv",
+    "theorem",
+    "lemma",
+    "integral",
+    "eigen",
+    "asymptotic",
+    "complexity",
+    "algorithm",
+    "optimi",
+    "refactor",
+    "concurren",
+    "deadlock",
+    "architecture",
+    "tradeoff",
+    "quantum",
+    "thermodynamic",
+    "differential",
+    "equilibrium",
+    "stochastic",
+    "implement",
+    "debug",
+    "analyse",
+    "analyze",
+    "evaluate",
+    "critique",
+    "diagnos",
+    "calculat",
+    "determin",
 )
+_NUMBER = re.compile(r"[0-9][0-9,.]*")
+_SENTENCE = re.compile(r"[.!?](?:\s|$)")
+_LATEX = re.compile(r"\\[a-z]+|\$")
+# Words that chain quantities and steps: worked solutions of their texts are longer.
+_CONNECTIVES = frozenset(
+    (
+        "and",
+        "then",
+        "after",
+        "if",
+        "each",
+        "every",
+        "than",
+        "twice",
+        "half",
+        "per",
+        "total",
+        "remaining",
+        "more",
+        "less",
+        "times",
+    )
+)
+_NEGATIONS = frozenset(("not", "except", "never", "least", "incorrect", "false", "cannot"))
 
 
 def surface(rendered: Rendered) -> tuple[float, ...]:
-    """The features named in `SURFACE`, each roughly in [0, 10] and finite for every text."""
+    """The features named in `SURFACE`, each roughly in [0, 20] and finite for every text."""
     text = rendered.text
-    words = _WORD.findall(text)
+    small = text.lower()
+    words = _WORD.findall(small)
     size = max(1, len(text))
     return (
         math.log1p(rendered.chars),
@@ -59,7 +120,16 @@ def surface(rendered: Rendered) -> tuple[float, ...]:
         min(3.0, text.count("?")),
         1.0 if len(_CHOICE.findall(text)) > 1 else 0.0,
         len(_NON_ASCII.findall(text)) / size * 10,
-        math.log1p(len(_HARD.findall(text))),
+        math.log1p(sum(word.startswith(_HARD) for word in words)),
+        math.log1p(len(_NUMBER.findall(text))),
+        math.log1p(len(_SENTENCE.findall(text))),
+        math.log1p(sum(word in _CONNECTIVES for word in words)),
+        math.log1p(sum(word in _NEGATIONS for word in words)),
+        1.0 if "__" in text or "which of the following" in small else 0.0,
+        math.log1p(len(_LATEX.findall(text))),
+        len(set(words)) / max(1, len(words)),
+        math.log1p(sum(len(word) >= 8 for word in words)),
+        math.log1p(text.count(",")),
     )
 
 
@@ -87,6 +157,9 @@ class HeuristicRouter:
             model=self.name,
             us=int((self._clock() - started) * 1e6),
         )
+
+    def detect(self, text: str) -> frozenset[str]:
+        return frozenset()
 
     def describe(self) -> dict[str, object]:
         return {"router": self.name}

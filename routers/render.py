@@ -54,12 +54,15 @@ def _score(decision: Decision) -> str:
         return "needed, not taken" if decision.needs_score else "not needed"
     if score.unclassified is not None or score.gain is None:
         return f"unclassified ({score.unclassified or 'no score'})"
-    return _gain(score, decision.threshold)
+    return _gain(score, decision)
 
 
-def _gain(score: Score, threshold: float | None) -> str:
-    against = "" if threshold is None else f" against {threshold:.3f}"
+def _gain(score: Score, decision: Decision) -> str:
+    against = "" if decision.threshold is None else f" against {decision.threshold:.3f}"
+    if decision.target:
+        against += f", which follows {decision.target}"
+    gain = score.gain if decision.gain is None else decision.gain
     return (
-        f"gain {score.gain:+.3f}{against} "
+        f"gain {gain:+.3f}{against} "
         f"(local ok {score.p_local_ok:.3f}, frontier ok {score.p_frontier_ok:.3f})"
     )

@@ -33,6 +33,8 @@ class Score(msgspec.Struct, frozen=True):
     acceptably; both None when `unclassified` holds the reason why there is no score
     (`deadline`, `model_missing`, `model_failed`, `empty`, `too_busy`). `us` is the time spent, in
     microseconds. Domain, task, language and data classes are filled by models that have the head.
+    `p_ok` holds the same probability for single candidates (`backend/model`) that have a model
+    card; the others are judged by their tier.
     """
 
     p_local_ok: float | None = None
@@ -42,6 +44,7 @@ class Score(msgspec.Struct, frozen=True):
     task: str | None = None
     language: str | None = None
     data_classes: tuple[str, ...] = ()
+    p_ok: dict[str, float] = {}
     tokens: int = 0
     model: str = ""
     us: int = 0
@@ -125,14 +128,34 @@ class PressurePoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     raise_by: float
 
 
+class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a policy promises instead of a fixed threshold; exactly one of the four is given.
+
+    `share`: at most this share of the scored requests goes to the strong tier, in [0, 1].
+    `quality`: at least this share of the strong tier's expected quality, in (0, 1].
+    `cost`: at most this many USD for 1,000 requests.
+    `violation`: conformal mode; at most this rate of requests stays with the weak tier although
+    it fails where the strong one would not, with 95 % confidence over the calibration rows.
+    """
+
+    share: float | None = None
+    quality: float | None = None
+    cost: float | None = None
+    violation: float | None = None
+
+
 class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A named, versioned document that says how requests are decided.
 
-    `threshold`: a request goes to `strong_tier` when its gain is above it. `pressure`: points of
-    a piecewise linear curve by which the threshold rises as the budget runs out. `labels`: what
-    each label asks of a backend; **a label not listed here makes every backend ineligible**.
+    `threshold`: a request goes to `strong_tier` when its gain is above it. `target`: the threshold
+    follows from this promise instead, and `threshold` is where it starts. `key_share`: the largest
+    share of one key's scored requests that may go to the strong tier, 1 for no cap. `pressure`:
+    points of a piecewise linear curve by which the threshold rises as the budget runs out.
+    `labels`: what each label asks of a backend; **a label not listed here makes every backend
+    ineligible**.
     `unclassified`: the tier for requests without a score. `detect`: data classes to look for;
-    each detected class becomes a label of the same name. `mandatory_labels`: labels that every
+    each detected class becomes a label of the same name. `detect_by`: patterns alone, or also the
+    router's model where it has one. `mandatory_labels`: labels that every
     request under this policy carries. `fallback`: whether the other tier may be tried when the
     preferred one fails. `cache_ttl`: seconds, 0 turns the exact cache off. `opaque_label`: the
     label of requests with content that no detector can read (images, audio, files, token ids).
@@ -140,13 +163,16 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     weak_tier: str = "local"
     strong_tier: str = "frontier"
-    threshold: float = 0.15
+    threshold: float = 0.1
+    target: Target | None = None
+    key_share: float = 1.0
     pressure: tuple[PressurePoint, ...] = ()
     unclassified: str = "frontier"
     route: Literal["score", "weak", "strong"] = "score"
     labels: dict[str, Requirement] = {}
     mandatory_labels: tuple[str, ...] = ()
     detect: tuple[str, ...] = ("pii", "phi")
+    detect_by: Literal["patterns", "both"] = "patterns"
     fallback: bool = True
     cache_ttl: int = 3600
     prefer: tuple[str, ...] = ()
@@ -169,7 +195,10 @@ class Decision(msgspec.Struct, frozen=True):
     `refusal` then names the filter that left none, or is `unknown_model` or `no_backend`.
     `reason` says in one word why the first of the plan is first: `explicit`, `residency`,
     `only_candidate`, `score_below`, `score_above`, `unclassified`, `policy`, `permission`,
-    `budget`, `capability`, `health`.
+    `budget`, `capability`, `health`; `target` where the policy's promise overruled the threshold,
+    `key_share` where the key has had its share of strong calls. `threshold` as it was in force,
+    budget pressure included; `target`: the promise that it follows, empty for a fixed one. `gain`:
+    what was held against it, of the candidates that come first in their tiers.
     """
 
     plan: tuple[Candidate, ...]
@@ -182,3 +211,5 @@ class Decision(msgspec.Struct, frozen=True):
     score: Score | None = None
     threshold: float | None = None
     needs_score: bool = False
+    gain: float | None = None
+    target: str = ""

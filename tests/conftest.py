@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -43,3 +47,37 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
     yield start
     for server in started:
         server.stop()
+
+
+def _find_initdb() -> Path | None:
+    on_path = shutil.which("initdb")
+    found = [Path(on_path)] if on_path else []
+    found += sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True)
+    return found[0] if found else None
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[str]:
+    """The address of a real PostgreSQL server, where one is installed."""
+    pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
+    initdb = _find_initdb()
+    if initdb is None:
+        pytest.skip("no PostgreSQL server is installed")
+    folder = Path(tempfile.mkdtemp(prefix="th-pg-"))
+    # PostgreSQL refuses to run as root; an unprivileged user is at hand wherever root is.
+    who = {"user": "nobody", "group": "nogroup"} if os.geteuid() == 0 else {}
+    if who:
+        shutil.chown(folder, **who)
+    data = folder / "data"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder, **who}
+    subprocess.run([initdb, "-D", data, "-U", "th", "-A", "trust", "-N"], check=True, **quiet)
+    options = f"-c listen_addresses= -k {folder} -c fsync=off"
+    pg_ctl = initdb.with_name("pg_ctl")
+    subprocess.run(
+        [pg_ctl, "-D", data, "-o", options, "-w", "-l", folder / "log", "start"],
+        check=True,
+        **quiet,
+    )
+    yield f"postgresql+psycopg://th@/postgres?host={folder}"
+    subprocess.run([pg_ctl, "-D", data, "-m", "immediate", "stop"], check=True, **quiet)
+    shutil.rmtree(folder)

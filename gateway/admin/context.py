@@ -10,12 +10,15 @@ from litestar.di import NamedDependency
 from litestar.params import SkipValidation
 
 from gateway.auth import KeyAdmin, Keyring, Principal
+from gateway.learning import Learning
 from gateway.ledger import Ledger
 from gateway.policies import Policies
 from gateway.records import Database, Head
+from gateway.steering import WorkerRouting
 
 Explain = Callable[[dict[str, Any], Principal | None], Awaitable[dict[str, Any]]]
 
+ReadRouting = Callable[[], Awaitable[list[WorkerRouting]]]
 ReadHeads = Callable[[], Awaitable[Mapping[str, Head]]]
 
 
@@ -26,7 +29,8 @@ class Backends(Protocol):
 @dataclass(frozen=True)
 class AdminContext:
     """`heads` reads the chain heads that the store knows. `explain` decides a request without
-    calling anyone; it raises GatewayError for a request that cannot be decided."""
+    calling anyone; it raises GatewayError for a request that cannot be decided. `learning`
+    is None where nothing learns. `routing` reads how each worker routes."""
 
     keyring: Keyring
     keys: KeyAdmin
@@ -36,6 +40,8 @@ class AdminContext:
     heads: ReadHeads
     backends: Backends
     explain: Explain
+    routing: ReadRouting
+    learning: Learning | None = None
 
 
 Context = NamedDependency[SkipValidation[AdminContext]]

@@ -13,6 +13,15 @@ from litestar.exceptions import HTTPException
 
 from gateway.auth import AuthUnavailable, KeyNotFound, KeyReadOnly, ReplayConflict
 from gateway.config import ConfigError
+from gateway.learning import (
+    BadRows,
+    NoBase,
+    RefitBusy,
+    RefitNotReady,
+    RefitTaken,
+    UnknownRefit,
+)
+from gateway.learning import NothingToRollBack as NoRouterBefore
 from gateway.policies import (
     NothingToRollBack,
     PoliciesUnavailable,
@@ -72,6 +81,13 @@ AnyRequest = Request[Any, Any, Any]
 _STATUS: dict[type[Exception], int] = {
     KeyNotFound: 404,
     UnknownPolicy: 404,
+    UnknownRefit: 404,
+    NoBase: 409,
+    NoRouterBefore: 409,
+    RefitBusy: 409,
+    RefitNotReady: 409,
+    RefitTaken: 409,
+    BadRows: 422,
     KeyReadOnly: 409,
     PolicyReadOnly: 409,
     NothingToRollBack: 409,

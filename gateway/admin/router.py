@@ -9,7 +9,7 @@ from litestar import Router
 from litestar.di import Provide
 from litestar.openapi.spec import Components, SecurityScheme
 
-from gateway.admin import budgets, keys, policies, records, system
+from gateway.admin import budgets, keys, learning, policies, records, system
 from gateway.admin.context import AdminContext, Explain
 from gateway.admin.guard import refuse_unknown_query, require_token
 from gateway.admin.problems import EXCEPTION_HANDLERS
@@ -45,6 +45,8 @@ def admin_router(runtime: Callable[[], Runtime], explain: Explain, admin_token: 
             heads=drainer.heads,
             backends=found.catalog,
             explain=explain,
+            routing=found.steering.views,
+            learning=found.learning,
         )
 
     return router_for(context, admin_token)
@@ -60,6 +62,7 @@ def router_for(context: Callable[[], AdminContext], admin_token: str) -> Router:
             *budgets.HANDLERS,
             *records.HANDLERS,
             *system.HANDLERS,
+            *learning.HANDLERS,
         ],
         guards=[require_token(admin_token), refuse_unknown_query],
         dependencies={"context": Provide(context, sync_to_thread=False)},

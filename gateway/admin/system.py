@@ -11,7 +11,7 @@ from litestar.params import JSONBody
 from gateway.admin.context import AdminContext, Context
 from gateway.admin.fields import Cursor, Limit, check_key_id
 from gateway.admin.problems import FieldError, Refusal, invalid
-from gateway.admin.views import BackendList, ChangePage, ChangeView, ExplainInput
+from gateway.admin.views import BackendList, ChangePage, ChangeView, ExplainInput, RoutingList
 from gateway.auth import Principal
 from gateway.auth.rules import Invalid, check_labels
 from gateway.changes import list_changes
@@ -36,6 +36,13 @@ async def explain(context: Context, data: JSONBody[ExplainInput]) -> dict[str, A
         raise Refusal(status, exc.message, (FieldError(path, exc.message),)) from exc
 
 
+@get("/routing", summary="What policies promise, what was kept, and how far traffic has drifted")
+async def routing(context: Context) -> RoutingList:
+    """Of every worker that has said so within the last 45 seconds. Each keeps its promises over
+    its own requests; thresholds differ a little from one to the other."""
+    return RoutingList(await context.routing())
+
+
 @get("/changes", summary="Who changed what, newest first")
 async def changes(context: Context, limit: Limit = 100, cursor: Cursor = None) -> ChangePage:
     if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 15):
@@ -46,7 +53,7 @@ async def changes(context: Context, limit: Limit = 100, cursor: Cursor = None) -
     return ChangePage(items, str(items[-1].id) if len(found) > limit else None)
 
 
-HANDLERS = (list_backends, explain, changes)
+HANDLERS = (list_backends, explain, routing, changes)
 
 
 async def _principal(context: AdminContext, data: ExplainInput) -> Principal | None:

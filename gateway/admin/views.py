@@ -14,6 +14,7 @@ from gateway.auth.rules import Invalid
 from gateway.ledger import MAX_NANO, Balance
 from gateway.policies import PolicyVersion, Revision
 from gateway.records import DecisionRecord, UsageRecord, UsageSummary
+from gateway.steering import WorkerRouting
 from routers.types import Policy
 
 
@@ -194,6 +195,12 @@ class BackendList(msgspec.Struct, frozen=True):
     """Each with its models and the health of its replicas."""
 
     items: list[dict[str, Any]]
+
+
+class RoutingList(msgspec.Struct, frozen=True):
+    """One entry per worker, by name."""
+
+    workers: list[WorkerRouting]
 
 
 class ExplainInput(Input, frozen=True):

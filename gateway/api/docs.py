@@ -90,6 +90,23 @@ def _ready(summary: str) -> dict[str, Any]:
 
 
 _MODEL = {"type": "string", "description": "auto, auto:POLICY, an alias, or BACKEND/MODEL"}
+_FEEDBACK = {
+    "type": "object",
+    "required": ["outcome"],
+    "anyOf": [{"required": ["decision_id"]}, {"required": ["request_id"]}],
+    "additionalProperties": False,
+    "properties": {
+        "decision_id": {"type": "string", "description": "x-tollhouse-decision-id of the answer"},
+        "request_id": {"type": "string", "description": "x-request-id of the answer"},
+        "outcome": {
+            "anyOf": [
+                {"type": "string", "enum": ["good", "bad"]},
+                {"type": "number", "minimum": 0, "maximum": 1},
+            ]
+        },
+        "comment": {"type": "string", "maxLength": 500},
+    },
+}
 PATHS: dict[str, Any] = {
     "/v1/chat/completions": _post(
         "Chat completion, streamed or whole",
@@ -109,6 +126,29 @@ PATHS: dict[str, Any] = {
         {"model": _MODEL, "prompt": {}, "stream": {"type": "boolean"}},
     ),
     "/v1/embeddings": _post("Embeddings", ["model", "input"], {"model": _MODEL, "input": {}}),
+    "/v1/feedback": {
+        "post": {
+            "summary": "Say how good an answer was",
+            "tags": ["v1"],
+            "security": [{"bearer": []}],
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": _FEEDBACK}},
+            },
+            "responses": {
+                "200": {
+                    "description": "stored; `usable` and `reason` say whether a training row came "
+                    "of it, `replaced` whether this key had said something before",
+                    "content": {"application/json": {}},
+                },
+                **_errors("400", "401", "413", "429", "503"),
+                "404": {
+                    "description": "no decision of this organisation has the id",
+                    "content": _ERROR_BODY,
+                },
+            },
+        }
+    },
     "/v1/models": {
         "get": {
             "summary": "Aliases, policies and the models of every backend",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from gateway.store.errors import StoreError
 from routers.residency import residency_gap
 from routers.types import Need
@@ -31,7 +33,10 @@ async def readiness(worker: Worker) -> dict[str, Any]:
         "ready": store["ok"] and bool(healthy) and not unmet and not worker.draining,
         "draining": worker.draining,
         "store": store,
-        "router": runtime.router.describe(),
+        "router": {
+            **runtime.router.describe(),
+            "active": msgspec.to_builtins(runtime.learning.activation.active),
+        },
         "backends": [
             {"name": row["name"], "tier": row["tier"], "healthy": row["healthy"]}
             for row in runtime.catalog.snapshot()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from litestar import Request, get
+from litestar import Request, get, post
 from litestar.handlers import asgi
 from litestar.response import Response
 from litestar.types import Receive, Scope, Send
@@ -14,6 +14,7 @@ from backends.base import Operation
 from gateway.api import docs, health
 from gateway.errors import GatewayError
 from gateway.inbound import new_id, read_controls
+from gateway.learning.feedback import MAX_BODY, parse_feedback
 
 if TYPE_CHECKING:
     from gateway.app import Worker
@@ -28,7 +29,13 @@ OPERATIONS: dict[str, Operation] = {
 def handlers(worker: Worker) -> list[Any]:
     """Every handler of this package, bound to one worker."""
     hot = [_wrong_method(path) for path in OPERATIONS]
-    return [*hot, *_models(worker), *_operations(worker), *docs.handlers()]
+    return [
+        *hot,
+        *_models(worker),
+        *_feedback(worker),
+        *_operations(worker),
+        *docs.handlers(),
+    ]
 
 
 def _wrong_method(path: str) -> Any:
@@ -87,6 +94,18 @@ def _models(worker: Worker) -> list[Any]:
         raise GatewayError(404, "model_not_found", f"There is no model {wanted[:200]!r}.")
 
     return [models, model]
+
+
+def _feedback(worker: Worker) -> list[Any]:
+    @post("/v1/feedback", include_in_schema=False, status_code=200, request_max_body_size=MAX_BODY)
+    async def feedback(request: Request[Any, Any, Any]) -> Response[bytes]:
+        from gateway.admission import authenticate
+
+        principal = await authenticate(worker.runtime, read_controls(request.scope["headers"]))
+        given = parse_feedback(await request.body())
+        return _json(await worker.runtime.learning.feedback.give(principal, given))
+
+    return [feedback]
 
 
 def _operations(worker: Worker) -> list[Any]:

@@ -13,19 +13,27 @@ from gateway.config import schema as config_schema
 
 def run(args: argparse.Namespace) -> int:
     """Raises ConfigError, and CliError for what is installed."""
+    from gateway.cards import build_cards
     from gateway.compose import verify
 
     config = load_config(args.config)
     verify(config)
     found = {**_summary(config), "onnxruntime": _runtime(config)}
+    cards = build_cards(config)
+    found["cards"] = [
+        {"model": target, "card": cards[target].describe() if target in cards else "its tier's"}
+        for target in _targets(config)
+    ]
     if args.json:
         print_json(found)
         return OK
-    backends = found.pop("backends")
+    backends, card_rows = found.pop("backends"), found.pop("cards")
     print_fields(found.items())
     print()
     columns = {"name": "BACKEND", "provider": "PROVIDER", "tier": "TIER", "models": "MODELS"}
     print_table(backends, {**columns, "facts": "FACTS"})
+    print()
+    print_table(card_rows, {"model": "MODEL", "card": "MODEL CARD"})
     print(f"\n{args.config}: valid")
     return OK
 
@@ -33,6 +41,10 @@ def run(args: argparse.Namespace) -> int:
 def schema(_: argparse.Namespace) -> int:
     print_json(config_schema())
     return OK
+
+
+def _targets(config: Config) -> list[str]:
+    return [f"{name}/{model}" for name, b in config.backends.items() for model in b.models]
 
 
 def _summary(config: Config) -> dict[str, Any]:

@@ -44,16 +44,23 @@ class AdminClient:
         path: str,
         *,
         json: Any = None,
+        content: bytes | None = None,
         query: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
         missing_ok: bool = False,
     ) -> httpx.Response:
-        """`path` begins with a slash and has its variable parts quoted. With `missing_ok` a 404
+        """`path` begins with a slash and has its variable parts quoted. `content` is sent as it
+        is. With `missing_ok` a 404
         is returned instead of raised."""
         params = {k: v for k, v in (query or {}).items() if v is not None}
         try:
             reply = self._http.request(
-                method, path, json=json, params=params or None, headers=dict(headers or {})
+                method,
+                path,
+                json=json,
+                content=content,
+                params=params or None,
+                headers=dict(headers or {}),
             )
         except httpx.HTTPError as exc:
             raise CliError(

@@ -197,9 +197,103 @@ def _records(commands: _Commands) -> None:
 
 def _router(commands: _Commands) -> None:
     group = _group(commands, "router", "the model that scores requests")
-    train = _command(group, "train", "router:train", "train and export a router artefact")
+    train = _command(group, "train", "router:train", "train and export the router artefacts")
     train.add_argument("--data", required=True, metavar="DIR")
-    train.add_argument("--out", required=True, metavar="DIR")
+    train.add_argument("--out", required=True, metavar="DIR", help="a folder for each artefact")
+    train.add_argument("--cache", metavar="DIR", help="keeps sentence vectors from run to run")
+    train.add_argument(
+        "--leave-out",
+        action="append",
+        default=[],
+        metavar="SOURCE",
+        help="use no row of this source (repeatable)",
+    )
+    score = _command(group, "score", "router:score", "score lines of prompts or conversations")
+    score.add_argument("--input", required=True, metavar="FILE", help="JSON Lines, - for stdin")
+    score.add_argument("--output", required=True, metavar="FILE", help="JSON Lines, - for stdout")
+    _artefact(score, "the artefact that scores")
+    evaluate = _command(
+        group,
+        "eval",
+        "router:evaluate",
+        "measure a router on labelled rows that it was not fitted to",
+    )
+    evaluate.add_argument("--data", required=True, metavar="ROWS", help="labelled JSON Lines")
+    evaluate.add_argument("--out", metavar="DIR", help="write eval.json and curve.png here")
+    evaluate.add_argument(
+        "--conformal", type=_share, metavar="ALPHA", help="try the conformal mode at this rate"
+    )
+    _artefact(evaluate, "the artefact to measure")
+    _json(evaluate)
+    refit = _command(
+        group, "refit", "router:refit", "fit a new artefact to labelled rows of your own traffic"
+    )
+    refit.add_argument("--labels", required=True, metavar="ROWS", help="labelled JSON Lines")
+    refit.add_argument("--out", required=True, metavar="DIR", help="directory of the new artefact")
+    refit.add_argument("--name", metavar="NAME", help="its name, from the directory without it")
+    refit.add_argument("--seed", type=int, default=0, metavar="N")
+    _artefact(refit, "the artefact to start from")
+    _json(refit)
+    _data(group)
+    _learning(group)
+
+
+def _data(group: _Commands) -> None:
+    """The commands of `router` about what it is trained on."""
+    overlap = _command(
+        group, "overlap", "data:overlap", "find texts that share eight words in a row with others"
+    )
+    overlap.add_argument("--texts", required=True, metavar="FILE", help="JSON Lines, .gz or not")
+    overlap.add_argument("--against", required=True, metavar="FILE", help="JSON Lines, .gz or not")
+    overlap.add_argument("--words", type=_positive, default=8, metavar="N")
+    _json(overlap)
+    data = _group(group, "data", "the public data that a router is trained on")
+    _json(_command(data, "list", "data:list_sources", "list the sources and their licences"))
+    fetch = _command(data, "fetch", "data:fetch", "fetch sources and convert them for training")
+    fetch.add_argument("names", nargs="+", metavar="NAME")
+    fetch.add_argument("--out", required=True, metavar="DIR", help="directory of the data")
+    fetch.add_argument(
+        "--copies", metavar="DIR", help="take the originals from DIR/REPOSITORY/FILE, not the net"
+    )
+    _json(fetch)
+
+
+def _learning(group: _Commands) -> None:
+    """The commands of `router` that speak to a running gateway."""
+    labels = _command(group, "labels", "learning:labels", "export the labels that were collected")
+    labels.add_argument(
+        "--out", required=True, metavar="FILE", help="JSON Lines for `router refit`, - for stdout"
+    )
+    _filters(labels, "org")
+    _remote(labels)
+    refits = _command(group, "refits", "learning:refits", "list proposed refits, or show one")
+    refits.add_argument("name", nargs="?", metavar="NAME")
+    _remote(refits)
+    propose = _command(
+        group, "propose", "learning:propose", "refit the active router, without activating it"
+    )
+    propose.add_argument("--labels", metavar="ROWS", help="these rows instead of the collected")
+    propose.add_argument("--name", metavar="NAME", help="made from the time without it")
+    propose.add_argument("--seed", type=int, default=0, metavar="N")
+    propose.add_argument("--limit", type=_positive, metavar="N", help="newest conversations only")
+    propose.add_argument("--no-wait", action="store_true", help="return while it runs")
+    _filters(propose, "org")
+    _remote(propose)
+    activate = _command(
+        group, "activate", "learning:activate", "make a refit the router of every worker"
+    )
+    activate.add_argument("name", metavar="NAME", help="a refit, or `configured`")
+    _remote(activate)
+    rollback = _command(
+        group, "rollback", "learning:rollback", "go back to the router that was active before"
+    )
+    _remote(rollback)
+
+
+def _artefact(parser: argparse.ArgumentParser, help: str) -> None:
+    parser.add_argument(
+        "--artefact", metavar="NAME_OR_DIR", help=f"{help}: a shipped name, or a directory"
+    )
 
 
 def _filters(parser: argparse.ArgumentParser, *names: str) -> None:
@@ -223,6 +317,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError("must be between 0 and 1")
     return value
 
 

@@ -18,8 +18,10 @@ from backends.profiles import CAPABILITIES
 from backends.providers import load_providers
 from gateway.config.convert import convert
 from gateway.config.errors import ConfigError
+from gateway.config.learning import check_learning
 from gateway.config.model import SECRET_FIELDS, BackendConfig, Config, ModelConfig
 from routers.budget import curve_problem
+from routers.cards import MAX_OFFSET
 from routers.patterns import CLASSES
 from routers.residency import LabelError, check_label
 from routers.types import Policy
@@ -98,6 +100,8 @@ def check(config: Config) -> None:
     for alias, target in config.aliases.items():
         _check_target(config, target, f"aliases.{alias}")
     _check_scopes(config)
+    _check_cards(config)
+    check_learning(config)
 
 
 def _check_server(config: Config) -> None:
@@ -210,6 +214,7 @@ def check_policy(
             raise ConfigError(f"{where}.{key}", f"no backend has tier {getattr(policy, key)!r}")
     if not -1 <= policy.threshold <= 1:
         raise ConfigError(f"{where}.threshold", "must be between -1 and 1")
+    _check_promise(policy, where)
     for i, pattern in enumerate(policy.prefer):
         backend = pattern.split("/", 1)[0]
         if "*" not in backend and backend not in backends:
@@ -241,6 +246,32 @@ def check_policy(
         raise ConfigError(f"{where}.cache_ttl", "must not be negative")
 
 
+def _check_promise(policy: Policy, where: str) -> None:
+    """What the policy promises is one thing, possible, and not beside the point."""
+    if not 0 <= policy.key_share <= 1:
+        raise ConfigError(f"{where}.key_share", "must be between 0 and 1")
+    target = policy.target
+    if target is None:
+        return
+    given = [name for name in target.__struct_fields__ if getattr(target, name) is not None]
+    if len(given) != 1:
+        named = " and ".join(given) or "none"
+        raise ConfigError(
+            f"{where}.target", f"needs exactly one of share, quality, cost, violation; has {named}"
+        )
+    if policy.route != "score":
+        raise ConfigError(f"{where}.target", f"has no effect with route = {policy.route!r}")
+    name, value = given[0], getattr(target, given[0])
+    if name == "share" and not 0 <= value <= 1:
+        raise ConfigError(f"{where}.target.share", "must be between 0 and 1")
+    if name == "quality" and not 0 < value <= 1:
+        raise ConfigError(f"{where}.target.quality", "must be above 0 and at most 1")
+    if name == "violation" and not 0 < value < 1:
+        raise ConfigError(f"{where}.target.violation", "must be between 0 and 1, and neither")
+    if name == "cost" and not 0 < value <= 1_000_000:
+        raise ConfigError(f"{where}.target.cost", "must be above 0 and at most 1,000,000 USD")
+
+
 def _check_target(config: Config, target: str, where: str) -> None:
     if target == "auto":
         return
@@ -248,11 +279,30 @@ def _check_target(config: Config, target: str, where: str) -> None:
         if target[5:] not in config.policies:
             raise ConfigError(where, f"no policy named {target[5:]!r}")
         return
+    _check_pair(config, target, where)
+
+
+def _check_pair(config: Config, target: str, where: str) -> None:
     backend, _, model = target.partition("/")
     if backend not in config.backends:
         raise ConfigError(where, f"unknown backend {backend!r}")
     if model not in config.backends[backend].models:
         raise ConfigError(where, f"backend {backend!r} has no model {model!r}")
+
+
+def _check_cards(config: Config) -> None:
+    """Whether `like` is a listed card is known only with the artefact: see gateway.cards."""
+    for target, card in config.router.cards.items():
+        where = f"router.cards.{target}"
+        _check_pair(config, target, where)
+        if not (card.like or card.base) and card.offset is None:
+            raise ConfigError(where, "needs like, offset or base")
+        if card.like and card.base:
+            raise ConfigError(f"{where}.base", "comes with like: give one of the two")
+        if card.offset is not None and not -MAX_OFFSET <= card.offset <= MAX_OFFSET:
+            raise ConfigError(
+                f"{where}.offset", f"must be between -{MAX_OFFSET:g} and {MAX_OFFSET:g}"
+            )
 
 
 def _check_scopes(config: Config) -> None:

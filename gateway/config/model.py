@@ -66,13 +66,25 @@ class DatabaseConfig(Section, frozen=True):
     url: str = ""
 
 
-class RouterConfig(Section, frozen=True):
-    """`artefact`: a shipped artefact's name, a directory, `heuristic`, or `none`.
-    `on_missing`: whether a missing or corrupt artefact stops the start (`fail`) or leaves every
-    request unclassified (`unclassified`)."""
+class CardConfig(Section, frozen=True):
+    """How able one backend's model is, where its name does not tell. `like`: a model whose card
+    the artefact lists. `offset`: on the logit scale, above 0 for better, on top of `like` or of
+    the reference. `base`: the reference itself, `local` or `frontier`; the tier's without it."""
 
-    artefact: str = "minilm-l6-int8"
+    like: str = ""
+    offset: float | None = None
+    base: Literal["local", "frontier"] | None = None
+
+
+class RouterConfig(Section, frozen=True):
+    """`artefact`: a shipped artefact's name, a directory, `auto` (the shipped one that suits this
+    machine), `heuristic`, or `none`.
+    `on_missing`: whether a missing or corrupt artefact stops the start (`fail`) or leaves every
+    request unclassified (`unclassified`). `cards`: model cards by `BACKEND/MODEL`."""
+
+    artefact: str = "auto"
     on_missing: Literal["fail", "unclassified"] = "fail"
+    cards: dict[str, CardConfig] = {}
 
 
 class ModelConfig(Section, frozen=True):
@@ -174,6 +186,36 @@ class TelemetryConfig(Section, frozen=True):
     service_name: str = "tollhouse"
 
 
+class ShadowConfig(Section, frozen=True):
+    """Shadow comparison: `share` of the local answers, in [0, 1], is asked of a frontier model
+    too and both are judged. `backend`: `BACKEND/MODEL`, empty for the best that the policy's strong
+    tier has for the request. `judge`: `BACKEND/MODEL`. `max_usd_per_day` bounds what comparisons
+    cost over all workers and organisations (UTC days). `concurrency` and `queue` are per worker;
+    what finds no place is dropped and counted. `timeout` bounds each call."""
+
+    share: float = 0.0
+    backend: str = ""
+    judge: str = ""
+    max_usd_per_day: float = 1.0
+    concurrency: int = 2
+    queue: int = 100
+    timeout: float = 120.0
+
+
+class LearningConfig(Section, frozen=True):
+    """`capture`: keep the text of scored conversations, so that feedback becomes training rows;
+    never that of a request with a residency label which `capture_labels` does not list.
+    `capture_orgs`: of these organisations only, empty means all. Rows are deleted after
+    `retention_days`, and the oldest first beyond `max_rows` conversations and as many labels."""
+
+    capture: bool = False
+    capture_labels: tuple[str, ...] = ()
+    capture_orgs: tuple[str, ...] = ()
+    retention_days: float = 30.0
+    max_rows: int = 20_000
+    shadow: ShadowConfig = ShadowConfig()
+
+
 class Config(Section, frozen=True):
     """A whole configuration file."""
 
@@ -193,3 +235,4 @@ class Config(Section, frozen=True):
     cache: CacheConfig = CacheConfig()
     retry: RetryConfig = RetryConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+    learning: LearningConfig = LearningConfig()

@@ -54,7 +54,8 @@ class DecisionRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="decisio
     """One request's decision: where it may go and why, and every candidate left out.
 
     `p_local_ok`, `p_frontier_ok` and `threshold` as in the score; `unclassified` names why there is
-    no score. `audit`: filed before the first upstream byte."""
+    no score. `target`: the promise that the threshold follows, empty for a fixed one; `gain`: what
+    was held against it. `audit`: filed before the first upstream byte."""
 
     decision_id: str
     request_id: str
@@ -80,6 +81,8 @@ class DecisionRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="decisio
     router: str = ""
     unclassified: str | None = None
     threshold: float | None = None
+    target: str = ""
+    gain: float | None = None
     prompt_tokens: int = 0
     audit: bool = False
 

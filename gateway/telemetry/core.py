@@ -45,6 +45,7 @@ class Telemetry:
         self._publishing: asyncio.Task[None] | None = None
         self.attempt: Callable[[AttemptFacts], None] = self._measures.attempt
         self.request: Callable[[RequestFacts], None] = self._measures.request
+        self.count: Callable[..., None] = self._measures.count
         self.span: Callable[[SpanStart], Span] = self._traces.span
 
     @property

@@ -123,6 +123,10 @@ class Measures:
         if facts.score is not None:
             self._router.at().record(facts.score)
 
+    def count(self, metric: Metric, *labels: str) -> None:
+        """One more of a counter of `names.COUNTERS`; label values in the metric's order."""
+        self._counter(metric).at(*labels).value += 1
+
     def _find_call(self, key: tuple[str, str, str, str, str]) -> _Call:
         operation, provider, backend, model, tier = key
         known = (backend, model) in self._models

@@ -61,6 +61,12 @@ ATTEMPT_COST = "tollhouse.cost.usd"
 ESTIMATED = "tollhouse.usage.estimated"
 ROUTER_MODEL = "tollhouse.router.model"
 ROUTER_DEVICE = "tollhouse.router.device"
+ARTEFACT = "tollhouse.router.artefact"
+OUTCOME = "tollhouse.outcome"
+USABLE = "tollhouse.usable"
+SOURCE = "tollhouse.source"
+SIDE = "tollhouse.side"
+SIGNAL = "tollhouse.signal"
 
 
 class Metric(msgspec.Struct, frozen=True):
@@ -259,6 +265,126 @@ ROUTER_INFO = Metric(
 OUTBOX_LAG = Metric("tollhouse.outbox.lag", "gauge", "Records waiting in the outbox.", "{record}")
 STORE_UP = Metric("tollhouse.store.up", "gauge", "1 while the store answers.")
 
+FEEDBACK = Metric(
+    "tollhouse.feedback",
+    "counter",
+    "Feedback given, by what it said and whether a training row came of it.",
+    "{feedback}",
+    (OUTCOME, USABLE),
+)
+CAPTURES = Metric(
+    "tollhouse.captures",
+    "counter",
+    "Conversations that may be kept for learning, by what became of them.",
+    "{conversation}",
+    (OUTCOME,),
+)
+COMPARISONS = Metric(
+    "tollhouse.shadow.comparisons",
+    "counter",
+    "Shadow comparisons: labelled, or why there was no label.",
+    "{comparison}",
+    (OUTCOME,),
+)
+LABELS = Metric(
+    "tollhouse.labels",
+    "gauge",
+    "Labels stored, by source and by the tier they speak of. The same in every worker.",
+    "{label}",
+    (SOURCE, SIDE),
+)
+ROUTER_ACTIVE = Metric(
+    "tollhouse.router.active",
+    "gauge",
+    "1 for the artefact that was activated while this worker runs it, 0 while the configured one "
+    "stands in for it.",
+    "",
+    (ARTEFACT,),
+)
+DETECTOR_UP = Metric(
+    "tollhouse.router.detector.up",
+    "gauge",
+    "1 while the router has a model that finds data classes and its last look did not fail; at 0 "
+    "the patterns look alone.",
+    "",
+)
+
+_POLICY = (POLICY,)
+STEERING_THRESHOLD = Metric(
+    "tollhouse.steering.threshold",
+    "gauge",
+    "The threshold on gain in force, before budget pressure.",
+    "",
+    _POLICY,
+)
+STEERING_SHARE = Metric(
+    "tollhouse.steering.share",
+    "gauge",
+    "Share of the last 2,000 scored requests that was decided for the strong tier.",
+    "",
+    _POLICY,
+)
+STEERING_QUALITY = Metric(
+    "tollhouse.steering.quality",
+    "gauge",
+    "Expected quality of the last 2,000 scored requests over that of the strong tier for all.",
+    "",
+    _POLICY,
+)
+STEERING_COST = Metric(
+    "tollhouse.steering.usd_per_1000",
+    "gauge",
+    "Settled USD per 1,000 scored requests, over the last 2,000.",
+    "",
+    _POLICY,
+)
+STEERING_TARGET = Metric(
+    "tollhouse.steering.target",
+    "gauge",
+    "What the policy promises; the label says of what.",
+    "",
+    (POLICY, SIGNAL),
+)
+STEERING_BALANCE = Metric(
+    "tollhouse.steering.balance",
+    "gauge",
+    "How far a promise has run ahead: from 1 on, decisions are forced.",
+    "",
+    _POLICY,
+)
+STEERING_CERTIFIED = Metric(
+    "tollhouse.steering.certified",
+    "gauge",
+    "0 where a promised violation rate has no calibration rows to rest on.",
+    "",
+    _POLICY,
+)
+KEY_CAPPED = Metric(
+    "tollhouse.steering.key_capped",
+    "counter",
+    "Requests turned to the weak tier because their key has had its share of the strong one.",
+    "{request}",
+    _POLICY,
+)
+ROUTER_DRIFT = Metric(
+    "tollhouse.router.drift",
+    "gauge",
+    "How far traffic is from the training rows: gain and domain as population stability index, "
+    "embedding as cosine distance.",
+    "",
+    (SIGNAL,),
+)
+STEERING = (
+    STEERING_THRESHOLD,
+    STEERING_SHARE,
+    STEERING_QUALITY,
+    STEERING_COST,
+    STEERING_TARGET,
+    STEERING_BALANCE,
+    STEERING_CERTIFIED,
+    ROUTER_DRIFT,
+)
+
 COMMON = (
     REQUEST_DURATION,
     FIRST_TOKEN,
@@ -270,7 +396,18 @@ COMMON = (
     COST,
     ERRORS,
 )
-GAUGES = (IN_FLIGHT, BACKEND_UP, ROUTER_INFO, OUTBOX_LAG, STORE_UP)
+COUNTERS = (FEEDBACK, CAPTURES, COMPARISONS, KEY_CAPPED)
+GAUGES = (
+    IN_FLIGHT,
+    BACKEND_UP,
+    ROUTER_INFO,
+    OUTBOX_LAG,
+    STORE_UP,
+    LABELS,
+    ROUTER_ACTIVE,
+    DETECTOR_UP,
+    *STEERING,
+)
 
 
 def spelling(environ: Mapping[str, str]) -> Names:
@@ -290,7 +427,7 @@ def metrics(names: Names) -> tuple[Metric, ...]:
         names.input_total,
         names.output_total,
     )
-    return (*(metric for metric in own if metric is not None), *COMMON, *GAUGES)
+    return (*(metric for metric in own if metric is not None), *COMMON, *COUNTERS, *GAUGES)
 
 
 def sample_names(names: Names) -> frozenset[str]:

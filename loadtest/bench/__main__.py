@@ -31,7 +31,7 @@ def arguments() -> argparse.Namespace:
         "--only", nargs="+", choices=[s.name for s in SCENARIOS], help="these scenarios"
     )
     parser.add_argument("--targets", nargs="+", help="these targets (direct is always there)")
-    parser.add_argument("--artefact", default="minilm-l6-int8", help="router model for `auto`")
+    parser.add_argument("--artefact", default="auto", help="router model for `auto`")
     parser.add_argument("--scale", type=float, default=1.0, help="times as many requests")
     parser.add_argument("--limit", type=float, default=120.0, help="seconds for one measurement")
     return parser.parse_args()

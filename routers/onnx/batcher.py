@@ -1,9 +1,13 @@
 """One worker between many requests and one model.
 
 Items wait in a bounded queue; one task takes them, alone or as a micro-batch, and runs the model
-in one executor thread, so that the event loop never computes and the model never runs twice at
+in one executor thread, so that the event loop does not compute and the model never runs twice at
 once. Whoever waits past its deadline leaves: a result that comes later is dropped, and an item
 whose owner has left before its turn is not computed at all.
+
+A model may be so small that going to a thread and back costs as much as the model. One whose calls
+have been shorter than a limit runs where it is asked for; as soon as they are longer, it goes back
+to the thread.
 """
 
 from __future__ import annotations
@@ -35,11 +39,18 @@ class DeadlinePassed(Exception):
 
 class BatchLimits(msgspec.Struct, frozen=True):
     """`max_wait` in seconds: how long a batch that is not full waits for company; it pays on a
-    GPU only. `queue` counts the items that wait, without the batch that is being computed."""
+    GPU only. `queue` counts the items that wait, without the batch that is being computed.
+    `at_once` in seconds: a model whose calls usually take less runs on the event loop; 0 never."""
 
     max_batch: int = 1
     max_wait: float = 0.0
     queue: int = 64
+    at_once: float = 0.0
+
+
+# The usual time of a call is the median of so many last ones: a call that was interrupted by other
+# processes does not count, and a model that has become slow is known as such after a few calls.
+LAST = 9
 
 
 class _Item(Generic[I, O]):
@@ -62,6 +73,7 @@ class Batcher(Generic[I, O]):
         self._model = model
         self._clock = clock
         self._busy_since: float | None = None
+        self._spent: deque[float] = deque(maxlen=LAST)
         self._limits = limits
         self._waiting: deque[_Item[I, O]] = deque()
         self._wake: asyncio.Event | None = None
@@ -84,6 +96,8 @@ class Batcher(Generic[I, O]):
         if self._busy_since is not None and self._clock() - self._busy_since > deadline:
             # The call under way has already taken longer than this item may wait for its own.
             raise DeadlinePassed("the model is stuck")
+        if self._is_quick():
+            return self._run_here(value, deadline)
         if len(self._waiting) >= self._limits.queue:
             self._drop_abandoned()
         if len(self._waiting) >= self._limits.queue:
@@ -97,6 +111,32 @@ class Batcher(Generic[I, O]):
                 return await item.future
         except TimeoutError as exc:
             raise DeadlinePassed(f"no output within {deadline} s") from exc
+
+    def _is_quick(self) -> bool:
+        """Whether the next item runs at once: the model is quick, and none is before it."""
+        if self._busy_since is not None or self._waiting or not self._spent:
+            return False
+        return sorted(self._spent)[len(self._spent) // 2] < self._limits.at_once
+
+    def _run_here(self, value: I, deadline: float) -> O:
+        self.sizes[1] += 1
+        start = self._clock()
+        try:
+            (output,) = self._model((value,))
+        except Exception as exc:  # border: as in the worker, a model may raise anything
+            raise ModelFailed(f"{type(exc).__name__}: {exc}") from exc
+        finally:
+            spent = self._clock() - start
+            self._spent.append(spent)
+        if spent > deadline:
+            raise DeadlinePassed(f"no output within {deadline} s")
+        return output
+
+    def _timed(self, values: Sequence[I]) -> tuple[Sequence[O], float]:
+        """The model's outputs and the seconds it took. Runs in the worker thread."""
+        start = self._clock()
+        outputs = self._model(values)
+        return outputs, self._clock() - start
 
     async def aclose(self) -> None:
         """Fail whoever waits, and stop. A model call under way is not waited for."""
@@ -135,7 +175,8 @@ class Batcher(Generic[I, O]):
             values = [item.value for item in batch]
             self._busy_since = self._clock()
             try:
-                outputs = await loop.run_in_executor(executor, self._model, values)
+                outputs, spent = await loop.run_in_executor(executor, self._timed, values)
+                self._spent.append(spent)
                 pairs = list(zip(batch, outputs, strict=True))
             except asyncio.CancelledError:
                 self._fail(batch, ModelFailed("the batcher is closed"))

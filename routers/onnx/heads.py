@@ -1,31 +1,41 @@
-"""From a sentence vector and surface features to two probabilities.
+"""From a sentence vector and surface features to two probabilities, in up to three layers.
 
-`p_local_ok` is a logistic head. The frontier's head says how often it succeeds **where the local
-model fails**: p_frontier_ok = p_local_ok * keep + (1 - p_local_ok) * recovery. Two independent
-heads rank as well on labelled questions, but on prompts so hard that both tiers look bad their
-difference falls to zero and the hardest prompts stay local.
+The lowest is linear: `p_local_ok` is a logistic head, and the frontier's head says how often it
+succeeds **where the local model fails**: p_frontier_ok = p_local_ok * keep + (1 - p_local_ok) *
+recovery. Two independent heads rank as well on labelled questions, but on prompts so hard that
+both tiers look bad their difference falls to zero and the hardest prompts stay local.
+
+On it stand committees (see `routers.onnx.committee`): one over the rows that ship with labels of
+both tiers, and one over the rows of an operator, if there was a refit.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from routers.heuristics import SURFACE
+from routers.onnx.arrays import load_arrays, save_arrays
+from routers.onnx.committee import Committee, Kernels, Views
 from routers.onnx.manifest import ArtefactError
+from routers.onnx.topics import TopicHead, from_arrays
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    Arrays = Mapping[str, NDArray[Any]]
 
-class Linear(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A logit: weights over the features, and a bias."""
-
-    weights: list[float]
-    bias: float
+META, ARRAYS = "heads.json", "heads.npz"
+CLIP = 3.0
+LINEAR = ("surface_mean", "surface_std", "topics", "weights", "bias")
+# Probabilities never reach 0 or 1: no count of labels shows "never".
+EDGE = 0.005
+# The gain per unit of demand. Assumed, as demand itself is.
+MADE_UP = 0.1
 
 
 class Scales(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,87 +48,248 @@ class Scales(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Heads(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`topics`: unit centroids, [topics][width]. `keep`: P(frontier ok | local ok)."""
+    """What the arrays do not say. `keep`: P(frontier ok | local ok). `layers`: the kernels of the
+    committees by name (`shipped`, `own`), from the lowest. `topics`: names of the topic heads
+    there are (`domain`, `task`), and the probability from which their label is told."""
 
     surface: list[str]
-    surface_mean: list[float]
-    surface_std: list[float]
-    topics: list[list[float]]
     scales: Scales
-    local: Linear
-    recovery: Linear
     keep: float
+    layers: dict[str, Kernels] = {}
+    topics: dict[str, float] = {}
 
 
-_DECODER = msgspec.json.Decoder(Heads)
-CLIP = 3.0
+class Linear:
+    """The lowest layer. `topics` [topics, width]: unit centroids; `weights` [4, features] and
+    `bias` [4] of the local and the recovery head for questions like the measured ones, and of the
+    same two for everyday requests. Pure arithmetic."""
 
-
-class HeadModel:
-    """The heads as arrays. Pure arithmetic, some tens of microseconds for one row."""
-
-    def __init__(self, heads: Heads) -> None:
+    def __init__(self, heads: Heads, arrays: Arrays) -> None:
         import numpy
 
         self._np = numpy
-        self._scales = heads.scales
-        self._mean = numpy.asarray(heads.surface_mean, dtype=numpy.float32)
-        self._std = numpy.asarray(heads.surface_std, dtype=numpy.float32)
-        self._topics = numpy.asarray(heads.topics, dtype=numpy.float32)
-        self._weights = numpy.asarray([heads.local.weights, heads.recovery.weights], numpy.float32)
-        self._bias = numpy.asarray([heads.local.bias, heads.recovery.bias], dtype=numpy.float32)
-        self._keep = heads.keep
+        self._scales, self._keep = heads.scales, heads.keep
+        self._a = {name: numpy.asarray(arrays[name], numpy.float32) for name in LINEAR}
+        a = self._a
+        width = a["topics"].shape[-1] if a["topics"].ndim == 2 else -1
+        features = len(a["topics"]) + width + len(heads.surface)
+        if a["surface_mean"].shape != a["surface_std"].shape or a["surface_mean"].shape != (
+            len(heads.surface),
+        ):
+            raise ValueError("surface_mean and surface_std do not fit the surface features")
+        if a["weights"].shape != (4, features) or a["bias"].shape != (4,):
+            raise ValueError("weights that do not fit the features")
+        self.width = width
+        # What `features @ weights.T` is, without joining the features: the parts of the weights
+        # with the scales in them, contiguous for the one row that is usual.
+        many, scales = len(a["topics"]), heads.scales
+        self._centroids = numpy.ascontiguousarray(a["topics"].T)
+        parts = numpy.split(a["weights"].T, [many, many + width])
+        factors = (scales.topic, scales.sentence, scales.surface)
+        self._parts = [
+            numpy.ascontiguousarray(part * numpy.float32(factor))
+            for part, factor in zip(parts, factors, strict=True)
+        ]
 
     @property
-    def consistent(self) -> bool:
-        """Whether the shapes fit each other."""
-        width = self._topics.shape[-1] if self._topics.ndim == 2 else -1
-        features = len(self._topics) + width + len(self._mean)
-        return self._mean.shape == self._std.shape and self._weights.shape == (2, features)
+    def views_of(self) -> tuple[int, int, int]:
+        """Width, features and topics of what it says."""
+        return self.width, len(self._a["surface_mean"]), len(self._a["topics"])
+
+    def shapes(self, surfaces: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Standardised surface features, [n, features]."""
+        xp, a = self._np, self._a
+        deviation = (surfaces - a["surface_mean"]) / a["surface_std"]
+        found: NDArray[np.float32] = xp.minimum(xp.maximum(deviation, -CLIP), CLIP)
+        return found.astype(xp.float32, copy=False)
+
+    def topics(self, sentences: NDArray[np.float32]) -> NDArray[np.float32]:
+        """[n, topics]: probabilities."""
+        xp = self._np
+        found: NDArray[np.float32] = xp.exp(
+            self._scales.sharpness * (sentences @ self._centroids - 1.0)
+        )
+        found /= found.sum(axis=1, keepdims=True)
+        return found
 
     def features(
         self, sentences: NDArray[np.float32], surfaces: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """[n, topics + width + surface] from [n, width] and [n, surface]."""
+        """[n, topics + width + surface] from [n, width] and raw surfaces."""
+        scales = self._scales
+        shapes, topics = self.shapes(surfaces), self.topics(sentences)
+        found: NDArray[np.float32] = self._join(sentences, shapes, topics, scales)
+        return found
+
+    def _join(self, sentences: Any, shapes: Any, topics: Any, scales: Scales) -> Any:
         xp = self._np
-        topic = xp.exp(self._scales.sharpness * (sentences @ self._topics.T))
-        topic /= topic.sum(axis=1, keepdims=True)
-        shape = xp.clip((surfaces - self._mean) / self._std, -CLIP, CLIP)
-        joined: NDArray[np.float32] = xp.hstack(
-            [
-                topic * self._scales.topic,
-                sentences * self._scales.sentence,
-                shape * self._scales.surface,
-            ]
-        ).astype(xp.float32)
-        return joined
+        parts = [topics * scales.topic, sentences * scales.sentence, shapes * scales.surface]
+        return xp.hstack(parts).astype(xp.float32)
+
+    def views(self, sentences: NDArray[np.float32], surfaces: NDArray[np.float32]) -> Views:
+        """The texts with what this layer says of them."""
+        xp = self._np
+        shapes, topics = self.shapes(surfaces), self.topics(sentences)
+        of_topics, of_sentences, of_shapes = self._parts
+        below = topics @ of_topics + sentences @ of_sentences + shapes @ of_shapes
+        below += self._a["bias"]
+        p = 1.0 / (1.0 + xp.exp(-xp.minimum(xp.maximum(below, -30), 30)))
+        local, recovery = p[:, ::2], p[:, 1::2]
+        # The logits of p_local_ok stay, the gains take the place of the others.
+        below[:, 1::2] = local * self._keep + (1.0 - local) * recovery - local
+        below = below.astype(xp.float32, copy=False)
+        return Views(sentences, shapes, topics, below[:, :2], below[:, 2:])
+
+
+class HeadModel:
+    """The heads as one model. Some hundred microseconds for one row.
+
+    Raises ValueError for arrays that do not fit each other.
+    """
+
+    def __init__(self, heads: Heads, arrays: Arrays) -> None:
+        import numpy
+
+        self._np = numpy
+        self.heads, self.arrays = heads, dict(arrays)
+        self.linear = Linear(heads, arrays)
+        self.committees = {
+            name: Committee(within(arrays, name), kernels) for name, kernels in heads.layers.items()
+        }
+        self.topics: dict[str, TopicHead] = {
+            name: from_arrays(within(arrays, name)) for name in heads.topics
+        }
+        widths = {self.linear.width}
+        for name, committee in self.committees.items():
+            if committee.views != self.linear.views_of:
+                raise ValueError(f"{name} looks at {committee.views}, not {self.linear.views_of}")
+        widths |= {head.width for head in self.topics.values()}
+        if len(widths) > 1:
+            raise ValueError(f"heads for sentence vectors of different widths: {sorted(widths)}")
+
+    @property
+    def width(self) -> int:
+        """The sentence vectors' dimensions."""
+        return self.linear.width
 
     def predict(
-        self, sentences: NDArray[np.float32], surfaces: NDArray[np.float32]
+        self,
+        sentences: NDArray[np.float32],
+        surfaces: NDArray[np.float32],
+        demand: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
-        """[n, 2]: p_local_ok and p_frontier_ok."""
+        """[n, 2]: p_local_ok and p_frontier_ok, from [n, width] and raw surfaces [n, features].
+        `demand` [n]: see `Rendered`; the frontier makes up for a part of what it takes."""
+        below = self.views(sentences, surfaces).below
+        logit, gain = below[:, 0], below[:, 1]
+        if demand is not None:
+            logit, gain = logit - demand, gain + MADE_UP * demand
+        return self.probabilities(logit, gain)
+
+    def views(
+        self,
+        sentences: NDArray[np.float32],
+        surfaces: NDArray[np.float32],
+        without: frozenset[str] = frozenset(),
+    ) -> Views:
+        """The texts with what all layers, but for those in `without`, say of them."""
+        views = self.linear.views(sentences, surfaces)
+        for name, committee in self.committees.items():
+            if name not in without:
+                said, _ = committee.predict(views)
+                views = msgspec.structs.replace(views, below=said, away=None)
+        return views
+
+    def name_topics(
+        self, sentences: NDArray[np.float32], texts: Sequence[str]
+    ) -> dict[str, list[str | None]]:
+        """For each topic head the label of each text, None where it is unsure."""
+        return {
+            name: [
+                head.best(row, self.heads.topics[name]) for row in head.predict(sentences, texts)
+            ]
+            for name, head in self.topics.items()
+        }
+
+    def probabilities(
+        self, logit: NDArray[np.float32], gain: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """[n, 2]. The gain is kept exactly, since it decides: where p_local_ok + gain would leave
+        [EDGE, 1 - EDGE], p_local_ok gives way."""
         xp = self._np
-        logits = self.features(sentences, surfaces) @ self._weights.T + self._bias
-        local, recovery = (1.0 / (1.0 + xp.exp(-logits))).T
-        frontier = local * self._keep + (1.0 - local) * recovery
-        both: NDArray[np.float32] = xp.stack([local, frontier], axis=1).astype(xp.float32)
+        gain = xp.minimum(xp.maximum(gain, -0.9), 0.9)
+        local = 1.0 / (1.0 + xp.exp(-xp.minimum(xp.maximum(logit, -30), 30)))
+        least, most = EDGE + xp.maximum(0.0, -gain), 1 - EDGE - xp.maximum(0.0, gain)
+        both: NDArray[np.float32] = xp.empty((len(gain), 2), dtype=xp.float32)
+        both[:, 0] = xp.minimum(xp.maximum(local, least), most)
+        both[:, 1] = both[:, 0] + gain
         return both
 
 
-def load_heads(path: Path) -> HeadModel:
+def within(arrays: Arrays, name: str) -> dict[str, NDArray[Any]]:
+    """The arrays of one part: those under `name/`, without that prefix."""
+    prefix = f"{name}/"
+    return {key.removeprefix(prefix): a for key, a in arrays.items() if key.startswith(prefix)}
+
+
+def under(arrays: Arrays, name: str) -> dict[str, NDArray[Any]]:
+    """The inverse of `within`."""
+    return {f"{name}/{key}": array for key, array in arrays.items()}
+
+
+_DECODER = msgspec.json.Decoder(Heads)
+_ENCODER = msgspec.json.Encoder(order="deterministic")
+
+
+def load_heads(directory: Path) -> HeadModel:
     """Raises ArtefactError."""
     try:
-        heads = _DECODER.decode(path.read_bytes())
+        heads = _DECODER.decode((directory / META).read_bytes())
     except OSError as exc:
-        raise ArtefactError(path.name, f"cannot be read: {exc.strerror}") from exc
+        raise ArtefactError(META, f"cannot be read: {exc.strerror}") from exc
     except msgspec.DecodeError as exc:
-        raise ArtefactError(path.name, str(exc)) from exc
+        raise ArtefactError(META, str(exc)) from exc
     if tuple(heads.surface) != SURFACE:
-        raise ArtefactError(path.name, "was fitted on other surface features than this version's")
+        raise ArtefactError(META, "was fitted on other surface features than this version's")
+    arrays = load_arrays(directory / ARRAYS)
     try:
-        model = HeadModel(heads)
-    except ValueError as exc:  # ragged lists
-        raise ArtefactError(path.name, str(exc)) from exc
-    if not model.consistent:
-        raise ArtefactError(path.name, "has weights that do not fit its features")
-    return model
+        return HeadModel(heads, unpacked(arrays))
+    except KeyError as exc:
+        raise ArtefactError(ARRAYS, f"lacks the array {exc}") from exc
+    except ValueError as exc:
+        raise ArtefactError(ARRAYS, f"does not fit: {exc}") from exc
+
+
+def save_heads(directory: Path, model: HeadModel) -> None:
+    """Write both files. Raises OSError."""
+    (directory / META).write_bytes(_ENCODER.encode(model.heads) + b"\n")
+    save_arrays(directory / ARRAYS, packed(model.arrays))
+
+
+def packed(arrays: Arrays) -> dict[str, NDArray[Any]]:
+    """Memories as int8 with one scale for all (their values lie in [-1, 1]); the rest as it is."""
+    import numpy as np
+
+    found: dict[str, NDArray[Any]] = {}
+    for name, array in arrays.items():
+        if name.endswith("/memory"):
+            scale = max(float(np.abs(array).max()), 1e-6) / 127
+            found[name] = np.rint(np.asarray(array) / scale).astype(np.int8)
+            found[f"{name}_scale"] = np.array([scale], dtype=np.float32)
+        else:
+            found[name] = array
+    return found
+
+
+def unpacked(arrays: Arrays) -> dict[str, NDArray[Any]]:
+    """The inverse of `packed`, but for rounding. Raises KeyError for a memory without scale."""
+    import numpy as np
+
+    found: dict[str, NDArray[Any]] = {}
+    for name, array in arrays.items():
+        if name.endswith("/memory"):
+            scale = float(arrays[f"{name}_scale"].ravel()[0])
+            found[name] = array.astype(np.float32) * np.float32(scale)
+        elif not name.endswith("/memory_scale"):
+            found[name] = array
+    return found

@@ -63,7 +63,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 _DECODER = msgspec.json.Decoder(Manifest)
 _ENCODER = msgspec.json.Encoder(order="deterministic")
-REQUIRED = ("model.onnx", "tokenizer.json", "heads.json")
+REQUIRED = ("model.onnx", "tokenizer.json", "heads.json", "heads.npz")
 
 
 def load_manifest(directory: Path) -> Manifest:

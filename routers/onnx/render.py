@@ -2,11 +2,15 @@
 
 Tokenisers truncate after tokenising, so a text is cut to its head and tail first: 0.3 ms instead
 of 10 ms on 40,000 characters. The last user turn weighs most; but a conversation is classified,
-not its last "yes", so the task it began with and the turns before it have a share.
+not its last "yes", so the task it began with and the turns before it have a share, unless the
+last turn plainly begins a new one. Courtesies and layout are dropped: the same question must get
+the same score however it is wrapped.
 """
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 
 import msgspec
@@ -19,15 +23,61 @@ LAST_OF_MANY = 340
 FIRST = 130
 EARLIER = 80
 TURNS = 16
-USER = "user"
+USER, SYSTEM = "user", "system"
+# What a text is cut to before its white space is looked at.
+ROUGH = 4 * (HEAD + TAIL)
+# Only so much of a text's ends is searched for courtesies, and of a turn for what it refers to.
+GREETING, THANKS, CUE = 160, 80, 120
+# A turn with fewer words or characters than this is never a topic of its own.
+TOPIC_WORDS, TOPIC_CHARS = 4, 20
+# How much of a system prompt is searched for words that ask for thought.
+PROMPT = 2000
+# Assumed, not measured: no labelled row has a system prompt or tools.
+PER_HARD_WORD, PER_TOOL = 0.3, 0.25
+MAX_DEMAND = 1.0
+
+_SPACES = re.compile(r"[ \t\f\v\u00a0]+")
+_BREAKS = re.compile(r" ?(?:\r\n?|\n) ?(?:[\r\n] ?)*")
+_GREETING = re.compile(
+    r"(?:(?:hi|hello|hey|dear|good (?:morning|afternoon|evening)|okay|ok|great|perfect|cool|nice|"
+    r"thanks|thank you)(?:(?: so| very)? much| there| again| (?!world\b)[^\W\d_]{2,12})?[.!,]+\s*"
+    r"|by the way,?\s*"
+    r"|(?:please |kindly )?(?:can|could|would|will) you (?:please |kindly )?"
+    r"(?:help me(?: out)?|assist me)\b[^\n:?.]{0,30}[:?.]\s*"
+    r"|(?:i (?:have|need help with)|here is|here's) (?:a|the|this|my) "
+    r"(?:question|problem|task)[^\n:.?]{0,20}[:.?]\s*"
+    r"|please,? "
+    r"|now (?:something else|this one)?[:,.]? ?){1,4}",
+    re.IGNORECASE,
+)
+_THANKS = re.compile(
+    r"[\s.!]*\b(?:thanks|thank you|thx|cheers)(?: so| very)?(?: much)?(?: in advance)?"
+    r"(?: for (?:your|the) (?:help|time))?[\s.!]*\Z",
+    re.IGNORECASE,
+)
+_FOLLOWS = re.compile(
+    r"\A(?:y(?:es|ep|eah)|no|ok|okay|sure|fine|do|go|continue|proceed|try|why|and|but|so|still|same|"
+    r"again|fix|sounds|all|perfect)\b"
+    r"|\b(?:it|its|that|this|them|these|those|above|previous|earlier|steps?|options?|plan|again|"
+    r"then|you said|your)\b",
+    re.IGNORECASE,
+)
+_DEMANDING = re.compile(
+    r"\b(?:prove|proofs?|deriv\w+|theorems?|lemmas?|asymptotic\w*|complexity|algorithms?|optimi[sz]\w+|"
+    r"concurren\w+|exhaustive\w*|rigorous\w*|formal\w*|verif\w+|diagnos\w+|analy[sz]\w+|"
+    r"critique|trade-?offs?|step by step)\b",
+    re.IGNORECASE,
+)
 
 
 class Rendered(msgspec.Struct, frozen=True):
     """`text` has at most HEAD + TAIL characters and a few line breaks; `chars` counts what the
-    user wrote in all turns that were looked at, before cutting."""
+    user wrote in all turns that were looked at, before cutting. `demand` >= 0: by how much the
+    logit of p_local_ok falls for what a system prompt asks for and the tools on offer."""
 
     text: str
     chars: int
+    demand: float = 0.0
 
 
 def cut(text: str, budget: int) -> str:
@@ -38,21 +88,76 @@ def cut(text: str, budget: int) -> str:
     return f"{text[:head]}\n{text[len(text) - (budget - head) :]}"
 
 
+def tidy(text: str) -> str:
+    """White space collapsed, ends stripped; a long text is cut to its head and tail first."""
+    rough = text if len(text) <= 2 * ROUGH else f"{text[:ROUGH]}\n{text[-ROUGH:]}"
+    return _BREAKS.sub("\n", _SPACES.sub(" ", rough)).strip()
+
+
+def plain(text: str) -> str:
+    """A tidy text without a greeting before it and thanks after it, if something is left."""
+    found = _GREETING.match(text, 0, GREETING)
+    bare = text[found.end() :] if found else text
+    cut_at = max(0, len(bare) - THANKS)
+    thanks = _THANKS.search(bare, cut_at)
+    bare = bare[: thanks.start()] if thanks else bare
+    return bare if len(bare) >= TOPIC_CHARS else text
+
+
 def render(query: Query) -> Rendered:
     """The text of a query; empty when nobody but the system prompt says anything.
 
-    The system prompt is left out on purpose: it is the same for every request of an application,
-    and the same question must get the same score under any boilerplate.
+    The system prompt is no part of the text: it is the same for every request of an application,
+    and the same question must get the same score under any boilerplate. What it asks for counts
+    as `demand`.
     """
+    demand = _demand(query)
+    recent, raw = _recent(query)
+    users = [turn for turn in recent if turn.role == USER]
+    if len(users) > 1 and _new_topic(users[-1].text):
+        recent = users[-1:]
+    if len(recent) == 1:
+        only = recent[0].text
+        return Rendered(cut(only, HEAD + TAIL), max(len(only), raw), demand)
+    chars = sum(len(turn.text) for turn in recent if turn.role == USER)
+    return Rendered("\n".join(_shares(recent)), max(chars, raw), demand)
+
+
+def _recent(query: Query) -> tuple[list[Turn], int]:
+    """The turns to look at, tidied; and the characters of those so long that tidying cut them."""
     first = next((i for i, turn in enumerate(query.turns) if turn.role == USER), None)
     start = max(0, len(query.turns) - TURNS)
-    recent = [turn for turn in query.turns[start:] if turn.role != "system" and turn.text]
+    chosen = [turn for turn in query.turns[start:] if turn.role != SYSTEM and turn.text]
     if first is not None and first < start:
-        recent.insert(0, query.turns[first])
-    if len(recent) == 1:
-        return Rendered(cut(recent[0].text, HEAD + TAIL), len(recent[0].text))
-    chars = sum(len(turn.text) for turn in recent if turn.role == USER)
-    return Rendered("\n".join(_shares(recent)), chars)
+        chosen.insert(0, query.turns[first])
+    found: list[Turn] = []
+    raw = 0
+    for turn in chosen:
+        text = tidy(turn.text)
+        if turn.role == USER:
+            text = plain(text)
+            raw += len(turn.text) if len(turn.text) > 2 * ROUGH else 0
+        if text:
+            found.append(Turn(turn.role, text))
+    return found, raw
+
+
+def _new_topic(text: str) -> bool:
+    """Whether a turn stands by itself: long enough, and nothing in its beginning refers back."""
+    if len(text) < TOPIC_CHARS or len(text[:CUE].split()) < TOPIC_WORDS:
+        return False
+    return _FOLLOWS.search(text, 0, CUE) is None
+
+
+def _demand(query: Query) -> float:
+    words = 0
+    for turn in query.turns[:2]:
+        if turn.role == SYSTEM:
+            words += len(set(_DEMANDING.findall(turn.text[:PROMPT].lower())))
+    if not words and not query.tools:
+        return 0.0
+    asked = PER_HARD_WORD * math.log1p(words) + PER_TOOL * math.log1p(query.tools)
+    return min(MAX_DEMAND, asked)
 
 
 def _shares(turns: Sequence[Turn]) -> list[str]:

@@ -8,34 +8,48 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 
-from routers.heuristics import surface
+from routers.drift import FILE as REFERENCE
+from routers.drift import DriftError, DriftMonitor, DriftReport, load_reference
 from routers.onnx.batcher import Batcher, BatchLimits, DeadlinePassed, ModelFailed, QueueFull
+from routers.onnx.encoder import SPECIAL_TOKENS, Encoder, load_encoder
 from routers.onnx.heads import HeadModel, load_heads
 from routers.onnx.manifest import ArtefactError, Manifest, load_manifest
 from routers.onnx.render import Rendered, render
-from routers.onnx.session import CPU, Session, load_session
-from routers.onnx.tokenizer import Tokenizer, load_tokenizer
+from routers.onnx.session import CPU
+from routers.onnx.texts import TextModels, load_texts
+from routers.steering.calibration import FILE as CALIBRATION
+from routers.steering.calibration import Calibration, CalibrationError, load_calibration
 from routers.types import Query, Score
 
-DEFAULT_ARTEFACT = Path(__file__).resolve().parent.parent / "models" / "minilm-l6-int8"
-ON_CPU = BatchLimits(max_batch=1, max_wait=0.0, queue=64)
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+DEFAULT_ARTEFACT = Path(__file__).resolve().parent.parent / "models" / "static-192"
+# A thread and back costs about a tenth of a millisecond, and more while others compute.
+ON_CPU = BatchLimits(max_batch=1, max_wait=0.0, queue=64, at_once=0.002)
 ON_GPU = BatchLimits(max_batch=32, max_wait=0.001, queue=1024)
 CACHE_SIZE = 8192
-# [CLS] and [SEP]: a text of nothing but characters that the tokenizer drops leaves only these.
-SPECIAL_TOKENS = 2
+ENGLISH = "en"
+T = TypeVar("T")
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What the model says of one text. `tokens` as the model counts them, cut to its maximum."""
+    """What the model says of one text. `tokens` as the model counts them, cut to its maximum.
+    `sentence` [width] is its vector, for watching drift."""
 
     p_local_ok: float
     p_frontier_ok: float
     tokens: int
+    domain: str | None = None
+    task: str | None = None
+    sentence: NDArray[np.float32] | None = None
 
 
 class Model(Protocol):
@@ -45,24 +59,39 @@ class Model(Protocol):
 
 
 class Classifier:
-    """The real model: tokenizer, encoder and heads."""
+    """The real model: encoder and heads."""
 
-    def __init__(self, tokenizer: Tokenizer, session: Session, heads: HeadModel) -> None:
-        self._tokenizer = tokenizer
-        self._session = session
+    def __init__(self, encoder: Encoder, heads: HeadModel) -> None:
+        self._encoder = encoder
         self._heads = heads
 
     def __call__(self, batch: Sequence[Rendered], /) -> Sequence[Verdict | None]:
-        import numpy as np
-
-        tokens = [self._tokenizer.encode(rendered.text) for rendered in batch]
-        sentences = self._session.embed(tokens)
-        surfaces = np.array([surface(rendered) for rendered in batch], dtype=np.float32)
-        scores = self._heads.predict(sentences, surfaces)
+        reading = self._encoder.read(batch)
+        scores = self._heads.predict(reading.sentences, reading.surfaces, reading.demands)
+        named = self._heads.name_topics(reading.sentences, [one.text for one in batch])
         return [
-            Verdict(float(local), float(frontier), len(ids)) if len(ids) > SPECIAL_TOKENS else None
-            for ids, (local, frontier) in zip(tokens, scores, strict=True)
+            None
+            if reading.tokens[row] <= SPECIAL_TOKENS
+            else Verdict(
+                p_local_ok=float(scores[row, 0]),
+                p_frontier_ok=float(scores[row, 1]),
+                tokens=reading.tokens[row],
+                domain=named["domain"][row] if "domain" in named else None,
+                task=named["task"][row] if "task" in named else None,
+                sentence=reading.sentences[row],
+            )
+            for row in range(len(batch))
         ]
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What an artefact may bring beside its model: the text models, calibration rows, and the
+    monitor of drift against its training rows."""
+
+    texts: TextModels = field(default_factory=TextModels)
+    calibration: Calibration | None = None
+    monitor: DriftMonitor | None = None
 
 
 class OnnxRouter:
@@ -76,11 +105,16 @@ class OnnxRouter:
         model: Model,
         *,
         facts: dict[str, object],
+        extras: Extras | None = None,
         limits: BatchLimits = ON_CPU,
         cache_size: int = CACHE_SIZE,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._facts = facts
+        extras = extras or Extras()
+        self._texts = extras.texts
+        self._calibration = extras.calibration
+        self._monitor = extras.monitor
         self._name = str(facts.get("model", "onnx"))
         self._batcher: Batcher[Rendered, Verdict | None] = Batcher(model, limits, clock)
         self._cache: OrderedDict[bytes, Score] = OrderedDict()
@@ -103,16 +137,16 @@ class OnnxRouter:
         Raises ArtefactError (TwoRuntimesError, RuntimeMissingError) naming the file at fault.
         """
         manifest = load_manifest(directory)
-        heads = load_heads(directory / "heads.json")
-        tokenizer = load_tokenizer(directory / "tokenizer.json", manifest.max_tokens)
-        session = load_session(directory / "model.onnx")
-        classifier = Classifier(tokenizer, session, heads)
+        heads = load_heads(directory)
+        encoder = load_encoder(directory, manifest.max_tokens)
+        classifier = Classifier(encoder, heads)
         try:
             classifier([Rendered("Is everything in place?", 23)])
         except Exception as exc:  # whatever the runtime raises: this artefact cannot serve
             raise ArtefactError("model.onnx", f"does not run: {exc}") from exc
-        limits = ON_CPU if session.provider == CPU else ON_GPU
-        return cls(classifier, facts=_facts(manifest, session.provider), limits=limits)
+        limits = ON_CPU if encoder.provider == CPU else ON_GPU
+        facts = _facts(manifest, encoder.provider)
+        return cls(classifier, facts=facts, extras=load_extras(directory, heads), limits=limits)
 
     @property
     def name(self) -> str:
@@ -145,17 +179,36 @@ class OnnxRouter:
             return self._unclassified("model_failed", started)
         return self._classified(key, rendered, verdict, started)
 
+    def detect(self, text: str) -> frozenset[str]:
+        return self._texts.detect(text)
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """Held-out predictions with their outcomes; None when the artefact brings none."""
+        return self._calibration
+
+    def drift(self) -> DriftReport | None:
+        """How far the scored requests lie from the training rows; None without a reference."""
+        return None if self._monitor is None else self._monitor.report()
+
     def _classified(
         self, key: bytes, rendered: Rendered, verdict: Verdict, started: float
     ) -> Score:
+        language = self._texts.language(rendered.text)
         score = Score(
             p_local_ok=verdict.p_local_ok,
             p_frontier_ok=verdict.p_frontier_ok,
-            confidence=confidence(rendered.text, verdict.p_local_ok),
+            confidence=confidence(rendered.text, verdict.p_local_ok, language),
+            domain=verdict.domain,
+            task=verdict.task,
+            language=language,
             tokens=verdict.tokens,
             model=self._name,
             us=self._us(started),
         )
+        if self._monitor is not None:
+            gain = verdict.p_frontier_ok - verdict.p_local_ok
+            self._monitor.observe(gain, verdict.domain, verdict.sentence)
         self._counts["scored"] += 1
         self._cache[key] = score
         if len(self._cache) > self._cache_size:
@@ -179,7 +232,7 @@ class OnnxRouter:
         }
 
     def describe(self) -> dict[str, object]:
-        return {**self._facts, "last_error": self._last_error}
+        return {**self._facts, "last_error": self._last_error, "texts": self._texts.describe()}
 
     async def aclose(self) -> None:
         await self._batcher.aclose()
@@ -199,6 +252,9 @@ class MissingRouter:
     async def score(self, query: Query, *, deadline: float) -> Score:
         self._asked += 1
         return Score(unclassified="model_missing", model=self.name)
+
+    def detect(self, text: str) -> frozenset[str]:
+        return frozenset()
 
     def stats(self) -> dict[str, object]:
         return {"model_missing": self._asked}
@@ -255,18 +311,38 @@ def looks_english(text: str) -> bool:
     return len(words) < 8 or sum(word in _ENGLISH for word in words) * 12 >= len(words)
 
 
-def confidence(text: str, p_local_ok: float) -> float:
+def confidence(text: str, p_local_ok: float, language: str | None = None) -> float:
     """In [0, 1]: how far the local verdict is from a coin toss; a quarter of that where the text
-    is not in the encoder's language."""
+    is not in the encoder's language. Without a known `language`, the text itself is asked."""
     sure = abs(2.0 * p_local_ok - 1.0)
-    return round(sure if looks_english(text) else sure / 4, 4)
+    english = language == ENGLISH if language is not None else looks_english(text)
+    return round(sure if english else sure / 4, 4)
+
+
+def load_extras(directory: Path, heads: HeadModel) -> Extras:
+    """Raises ArtefactError naming the file that cannot be used."""
+    calibration = _optional(directory / CALIBRATION, load_calibration)
+    reference = _optional(directory / REFERENCE, load_reference)
+    if reference is not None and len(reference.embedding) not in (0, heads.width):
+        raise ArtefactError(REFERENCE, "is of an encoder of another width")
+    monitor = DriftMonitor(reference) if reference is not None else None
+    return Extras(load_texts(directory), calibration, monitor)
+
+
+def _optional(path: Path, load: Callable[[bytes], T]) -> T | None:
+    try:
+        return load(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, CalibrationError, DriftError) as exc:
+        raise ArtefactError(path.name, str(exc)) from exc
 
 
 def _key(partition: str, rendered: Rendered) -> bytes:
-    # The count of characters is an input of the heads, and the text may have been cut.
+    # Characters and demand are inputs of the heads, and the text may have been cut.
     text = rendered.text.encode("utf-8", "surrogatepass")
     whose = partition.encode("utf-8", "surrogatepass")
-    packed = b"%d:%s:%d:%s" % (len(whose), whose, rendered.chars, text)
+    packed = b"%d:%s:%d:%f:%s" % (len(whose), whose, rendered.chars, rendered.demand, text)
     return hashlib.blake2b(packed, digest_size=16).digest()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,15 @@ def check_distributions(is_installed: Callable[[str], bool] = installed) -> str:
     if not found:
         raise RuntimeMissingError("runtime", "no onnxruntime: install the extra `cpu` or `gpu`")
     return found[0]
+
+
+def available() -> tuple[str, ...]:
+    """The execution providers of the installed runtime; none without one."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        return ()
+    import onnxruntime
+
+    return tuple(onnxruntime.get_available_providers())
 
 
 class Session:

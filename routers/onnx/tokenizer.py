@@ -5,16 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from routers.onnx.manifest import ArtefactError, RuntimeMissingError
+from routers.onnx.wordpiece import WordPiece, wordpiece_of
+
+# What the quick way must give the same ids for before it is taken.
+_PROBE = (
+    "Isn't it \u201codd\u201d that unbelievability's 7.5% of [x]?\tAsk\n3 electroencephalographers"
+)
 
 
 class Tokenizer:
     """Encodes any `str` without raising, to at most `max_tokens` ids, specials included."""
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: Any, quick: WordPiece | None = None) -> None:
         self._inner = inner
+        self._quick = quick
 
     def encode(self, text: str) -> list[int]:
+        found = self._quick.encode(text) if self._quick is not None else None
+        return self.encode_fully(text) if found is None else found
+
+    def encode_fully(self, text: str) -> list[int]:
+        """By the library, whatever the text."""
         # A lone surrogate has no UTF-8 form, so the tokenizer would refuse the whole text.
         clean = text.encode("utf-8", "replace").decode("utf-8")
         ids: list[int] = self._inner.encode(clean).ids
@@ -33,4 +47,7 @@ def load_tokenizer(path: Path, max_tokens: int) -> Tokenizer:
         raise ArtefactError(path.name, f"cannot be loaded: {exc}") from exc
     inner.enable_truncation(max_length=max_tokens)
     inner.no_padding()
-    return Tokenizer(inner)
+    quick = wordpiece_of(msgspec.json.decode(path.read_bytes()), max_tokens)
+    if quick is not None and quick.encode(_PROBE) != inner.encode(_PROBE).ids:
+        quick = None
+    return Tokenizer(inner, quick)

@@ -10,20 +10,23 @@ import msgspec
 
 from routers.train import run
 from routers.train.data import DataError, default_dir
+from routers.train.discriminant import TopicError
 from routers.train.export import ExportError
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m routers.train", description=__doc__)
     parser.add_argument("--data", type=Path, default=default_dir(), help="labelled rows")
-    parser.add_argument("--out", type=Path, required=True, help="directory of the artefact")
+    parser.add_argument("--out", type=Path, required=True, help="directory of the artefacts")
+    parser.add_argument("--cache", type=Path, help="keeps sentence vectors from run to run")
+    parser.add_argument("--leave-out", action="append", default=[], metavar="SOURCE")
     given = parser.parse_args()
     try:
-        manifest = run(given.data, given.out)
-    except (DataError, ExportError) as exc:
+        manifests = run(given.data, given.out, cache=given.cache, leave_out=given.leave_out)
+    except (DataError, ExportError, TopicError) as exc:
         sys.stderr.write(f"{exc}\n")
         return 2
-    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(manifests), indent=2) + b"\n")
     return 0
 
 

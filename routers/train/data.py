@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import os
+import statistics
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -22,7 +24,8 @@ GOLD = "mmlu_gold"
 EASY = "assumed/clinc150"
 TALK = "assumed/clinc150_small_talk"
 HARD = "assumed/arena_hard_v0.1"
-ASSUMED = (EASY, TALK, HARD)
+SOLVED = "assumed/gsm8k"
+ASSUMED = (EASY, TALK, HARD, SOLVED)
 TALK_DOMAINS = ("small_talk", "meta")
 
 # Which models stand for a tier: open ones that fit one server, and the two frontier ones.
@@ -82,6 +85,12 @@ class _Prompt(msgspec.Struct):
     prompt: str
 
 
+class _Solved(msgspec.Struct):
+    id: str
+    question: str
+    answer: str
+
+
 class _Gold(msgspec.Struct):
     id: str
     subject: str
@@ -102,13 +111,13 @@ def default_dir() -> Path:
 def load_rows(directory: Path) -> list[Row]:
     """All training rows in file order. Raises DataError."""
     rows: list[Row] = []
-    for record in _read(directory / "mmlu_pro.jsonl.gz", _Pro):
+    for record in read_records(directory / "mmlu_pro.jsonl.gz", _Pro):
         rows.append(_pro_row(record))
-    for entry in _read(directory / "llmrouter.jsonl.gz", _Router):
+    for entry in read_records(directory / "llmrouter.jsonl.gz", _Router):
         local = _mean(entry.scores, LLMROUTER_LOCAL)
         source = f"llmrouter/{entry.task}"
         rows.append(Row(entry.id, source, source, entry.question, local, None))
-    for gold in _read(directory / "mmlu_gold.jsonl.gz", _Gold):
+    for gold in read_records(directory / "mmlu_gold.jsonl.gz", _Gold):
         group = f"{GOLD}/{gold.subject}"
         rows.append(Row(gold.id, GOLD, group, gold.prompt, gold.weak, gold.strong))
     return rows
@@ -119,15 +128,30 @@ def load_assumed(directory: Path) -> list[Row]:
 
     The labelled sources are examination questions. So that a greeting or a household command is
     not judged by how it resembles one, spoken intents are assumed easy for both tiers, and the
-    prompts that Arena-Hard chose because they tell models apart are assumed hard. The manifest
-    counts them apart, and no metric is computed on them.
+    prompts that Arena-Hard chose because they tell models apart are assumed hard. Of school
+    mathematics, what takes a longer solution is assumed harder. The manifest counts these rows
+    apart, and no metric is computed on them.
     """
     rows: list[Row] = []
-    for number, intent in enumerate(_read(directory / "clinc150.jsonl.gz", _Intent)):
+    for number, intent in enumerate(read_records(directory / "clinc150.jsonl.gz", _Intent)):
         source = TALK if intent.domain in TALK_DOMAINS else EASY
         rows.append(Row(f"clinc150/{number}", source, source, intent.text, 0.96, 0.98))
-    for prompt in _read(directory / "arena_hard_v0.1.jsonl.gz", _Prompt):
+    for prompt in read_records(directory / "arena_hard_v0.1.jsonl.gz", _Prompt):
         rows.append(Row(prompt.uid, HARD, HARD, prompt.prompt, 0.45, 0.75))
+    return rows + _solved(directory)
+
+
+def _solved(directory: Path) -> list[Row]:
+    """School mathematics with a worked solution, the longer the harder: the local label falls from
+    0.9 at two standard deviations below the mean of the log of the length to 0.4 at two above."""
+    records = list(read_records(directory / "gsm8k_train.jsonl.gz", _Solved))
+    lengths = [math.log(len(record.answer)) for record in records]
+    mean = statistics.fmean(lengths)
+    spread = statistics.pstdev(lengths) or 1.0
+    rows = []
+    for record, length in zip(records, lengths, strict=True):
+        local = 1 / (1 + math.exp(0.7 * (length - mean) / spread - 0.9))
+        rows.append(Row(record.id, SOLVED, SOLVED, record.question, local, None))
     return rows
 
 
@@ -152,7 +176,8 @@ def _mean(scores: dict[str, float | None], models: tuple[str, ...]) -> float | N
     return sum(asked) / len(asked) if asked else None
 
 
-def _read(path: Path, shape: type[T]) -> Iterator[T]:
+def read_records(path: Path, shape: type[T]) -> Iterator[T]:
+    """The lines of a gzip JSON Lines file. Raises DataError naming the line."""
     decode: Callable[[bytes], T] = msgspec.json.Decoder(shape).decode
     try:
         with gzip.open(path, "rb") as file:

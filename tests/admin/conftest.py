@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from gateway.admin import COMPONENTS, AdminContext, problem_handler, router_for
 from gateway.auth import KeyAdmin, Keyring, Principal, format_key
 from gateway.config import Config
 from gateway.config.load import default_policy
-from gateway.config.model import AuthConfig, KeyConfig, PolicySource, ScopeConfig
+from gateway.config.model import AuthConfig, KeyConfig, PolicySource, ScopeConfig, TelemetryConfig
 from gateway.errors import bad_request
+from gateway.learning import RouterSlot
 from gateway.ledger import Ledger
 from gateway.policies import Policies
 from gateway.records import (
@@ -33,8 +35,11 @@ from gateway.records import (
     insert_or_ignore,
 )
 from gateway.records.schema import usage_records
+from gateway.steering import Parts, Steering
 from gateway.store import EmbeddedStore, Store, StoreSettings
 from gateway.store.lock import Lock
+from gateway.telemetry import Telemetry
+from routers.heuristics import HeuristicRouter
 from routers.types import Policy
 
 TOKEN = "an-admin-token-for-tests"
@@ -108,6 +113,15 @@ class Gateway:
             heads=Drainer(store, database, Lock(store, "drainer", "test")).heads,
             backends=FakeBackends(),
             explain=explain,
+            routing=Steering(
+                Parts(
+                    policies,
+                    RouterSlot(HeuristicRouter()),
+                    store,
+                    Telemetry(TelemetryConfig(), "1"),
+                ),
+                time.time,
+            ).views,
         )
         self._loop = asyncio.get_running_loop()
         await self._serve(self.context)

@@ -24,6 +24,7 @@ PATHS = [
     ("GET", "/budgets"),
     ("PUT", "/budgets/team:red"),
     ("GET", "/backends"),
+    ("GET", "/routing"),
     ("GET", "/decisions"),
     ("GET", "/decisions/dec_1"),
     ("GET", "/usage"),
@@ -31,6 +32,13 @@ PATHS = [
     ("GET", "/changes"),
     ("POST", "/audit:verify"),
     ("POST", "/explain"),
+    ("GET", "/learning"),
+    ("GET", "/labels"),
+    ("DELETE", "/labels"),
+    ("GET", "/refits"),
+    ("POST", "/refits"),
+    ("GET", "/refits/name"),
+    ("POST", "/refits/name:activate"),
 ]
 
 

@@ -177,7 +177,7 @@ def test_training_without_its_extra_says_so(
 ) -> None:
     monkeypatch.setitem(sys.modules, "routers.train.pipeline", None)
 
-    def missing(*_: object) -> None:
+    def missing(*_: object, **__: object) -> None:
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
     monkeypatch.setattr("routers.train.run", missing)

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from gateway.auth import new_key
-from gateway.compose import ARTEFACTS
+from routers.artefacts import ARTEFACTS
 from tests.faults.conftest import Stage
 from tests.faults.scene import Backend, Key, Scene, chat, configuration
 from tests.support import Process
 
-ARTEFACT = ARTEFACTS / "minilm-l6-int8"
+ARTEFACT = ARTEFACTS / "static-192"
 LOCAL = Backend("near", "tokens=3,chunk=1ms", tier="local", jurisdiction="de")
 FRONTIER = Backend("far", "tokens=4,chunk=1ms", tier="frontier", jurisdiction="us")
 KEY = Key("main", (), None)

@@ -47,6 +47,12 @@ def test_what_runs_at_import_is_ours(names: list[str]) -> None:
         "gateway/py.typed",
         "routers/models/minilm-l6-int8/manifest.json",
         "routers/models/minilm-l6-int8/model.onnx",
+        "routers/models/static-192/manifest.json",
+        "routers/models/static-192/model.onnx",
+        "routers/models/static-192/heads.npz",
+        "routers/train/sources.toml",
+        "routers/train/topics.toml",
+        "routers/train/tasks.toml",
     ],
 )
 def test_data_files_are_in(names: list[str], needed: str) -> None:

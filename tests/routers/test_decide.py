@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from routers.decide import (
     FILTERS,
     ActivePolicy,
+    Steer,
     decide,
     filter_candidates,
     matches,
@@ -21,7 +22,16 @@ from routers.decide import (
     plan,
 )
 from routers.render import render, to_dict
-from routers.types import Candidate, Need, Policy, PressurePoint, Requirement, Score
+from routers.types import (
+    Candidate,
+    Decision,
+    Need,
+    Policy,
+    PressurePoint,
+    Requirement,
+    Score,
+    Target,
+)
 
 TIERS = ("local", "frontier", "edge")
 CAPS = ("chat", "completions", "embeddings", "tools", "vision", "json_schema")
@@ -346,3 +356,55 @@ def test_without_fallback_an_outage_does_not_move_requests_to_another_tier() -> 
 @given(st.text("ab*", max_size=8), st.text("ab", max_size=8))
 def test_patterns_match_as_the_shell_does(pattern: str, name: str) -> None:
     assert matches(pattern, name) == fnmatch.fnmatchcase(name, pattern)
+
+
+CHAT = frozenset({"chat"})
+TWO_TIERS = (
+    Candidate("l", "small", "local", capabilities=CHAT, order=1),
+    Candidate("l", "large", "local", capabilities=CHAT, order=0),
+    Candidate("f", "new", "frontier", capabilities=CHAT, order=1),
+    Candidate("f", "old", "frontier", capabilities=CHAT, order=0),
+)
+SCORE = Score(p_local_ok=0.5, p_frontier_ok=0.8)
+
+
+def two_tiers(policy: Policy, score: Score, steer: Steer | None = None) -> Decision:
+    return plan(filter_candidates(ActivePolicy("p", 1, policy), Need(), TWO_TIERS), score, steer)
+
+
+def test_the_gain_is_that_of_the_candidates_tried_first() -> None:
+    cards = {"l/small": 0.1, "l/large": 0.7, "f/new": 0.99, "f/old": 0.75}
+    with_cards = msgspec.structs.replace(SCORE, p_ok=cards)
+    assert two_tiers(Policy(), SCORE).gain == pytest.approx(0.3)
+    assert two_tiers(Policy(), with_cards).gain == pytest.approx(0.05)
+    assert two_tiers(Policy(prefer=("f/new",)), with_cards).gain == pytest.approx(0.29)
+    only_local = msgspec.structs.replace(SCORE, p_ok={"l/large": 0.7})
+    assert two_tiers(Policy(), only_local).gain == pytest.approx(0.1)
+    assert two_tiers(Policy(), with_cards).reason == "score_below"
+    assert two_tiers(Policy(), SCORE).reason == "score_above"
+
+
+@pytest.mark.parametrize(
+    ("steer", "tier", "reason"),
+    [
+        (Steer(0.2), "frontier", "score_above"),
+        (Steer(0.4), "local", "score_below"),
+        (Steer(0.8 - 0.5, ties=True), "frontier", "target"),
+        (Steer(0.8 - 0.5), "local", "score_below"),
+        (Steer(0.2, force="weak"), "local", "target"),
+        (Steer(0.4, force="weak"), "local", "score_below"),
+        (Steer(0.4, force="strong"), "frontier", "target"),
+        (Steer(0.2, capped=True), "local", "key_share"),
+        (Steer(0.4, capped=True), "local", "score_below"),
+        (Steer(0.4, force="strong", capped=True), "local", "key_share"),
+    ],
+)
+def test_what_steers_a_request_is_its_reason(steer: Steer, tier: str, reason: str) -> None:
+    decision = two_tiers(Policy(), SCORE, msgspec.structs.replace(steer, target="share 0.3"))
+    assert (decision.plan[0].tier, decision.reason) == (tier, reason)
+    assert (decision.threshold, decision.target) == (steer.threshold, "share 0.3")
+
+
+def test_a_promise_without_its_threshold_shows_none() -> None:
+    assert two_tiers(Policy(target=Target(share=0.3)), SCORE).threshold is None
+    assert two_tiers(Policy(), SCORE).threshold == 0.1

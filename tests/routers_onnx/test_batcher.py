@@ -187,3 +187,103 @@ async def test_closing_fails_whoever_waits() -> None:
     with pytest.raises(ModelFailed, match="closed"):
         await batcher.run(9, LONG)
     await batcher.aclose()
+
+
+class Clock:
+    """Stands still but for what a model says it took."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Timed:
+    """A model that takes `cost` seconds of a clock, and notes the threads it ran in."""
+
+    def __init__(self, clock: Clock, cost: float) -> None:
+        self.clock, self.cost = clock, cost
+        self.threads: list[int] = []
+
+    def __call__(self, batch: Sequence[int]) -> Sequence[int]:
+        self.threads.append(threading.get_ident())
+        self.clock.now += self.cost
+        if 13 in batch:
+            raise ValueError("unlucky")
+        return [value * 2 for value in batch]
+
+
+async def test_a_quick_model_runs_where_it_is_asked_for_until_it_is_slow() -> None:
+    clock = Clock()
+    model = Timed(clock, 0.0005)
+    batcher: Batcher[int, int] = Batcher(model, BatchLimits(at_once=0.002), clock)
+    here = threading.get_ident()
+    assert [await batcher.run(i, LONG) for i in range(4)] == [0, 2, 4, 6]
+    # Nobody knows before the first call how long it will take.
+    assert model.threads[0] != here
+    assert model.threads[1:] == [here] * 3
+    model.cost = 0.5
+    for _ in range(20):
+        assert await batcher.run(1, LONG) == 2
+    slow = model.threads[4:]
+    assert slow.count(here) < 9
+    assert here not in slow[9:]
+    model.cost = 0.0005
+    for _ in range(20):
+        await batcher.run(1, LONG)
+    assert model.threads[-1] == here
+    assert batcher.sizes == {1: 44}
+    await batcher.aclose()
+
+
+async def test_a_slow_model_never_runs_where_it_is_asked_for() -> None:
+    clock = Clock()
+    model = Timed(clock, 0.002)
+    batcher: Batcher[int, int] = Batcher(model, BatchLimits(at_once=0.002), clock)
+    for i in range(12):
+        assert await batcher.run(i, LONG) == 2 * i
+    assert threading.get_ident() not in model.threads
+    await batcher.aclose()
+
+
+async def test_without_a_limit_the_quickest_model_stays_in_its_thread() -> None:
+    model = Timed(Clock(), 0.0)
+    batcher: Batcher[int, int] = Batcher(model, BatchLimits(), model.clock)
+    for i in range(5):
+        await batcher.run(i, LONG)
+    assert threading.get_ident() not in model.threads
+    await batcher.aclose()
+
+
+async def test_a_quick_model_has_the_same_errors() -> None:
+    clock = Clock()
+    model = Timed(clock, 0.0005)
+    batcher: Batcher[int, int] = Batcher(model, BatchLimits(at_once=0.002), clock)
+    assert await batcher.run(1, LONG) == 2
+    with pytest.raises(ModelFailed, match="ValueError: unlucky"):
+        await batcher.run(13, LONG)
+    # Its output came, but later than it was waited for.
+    with pytest.raises(DeadlinePassed):
+        await batcher.run(1, 0.0001)
+    model.cost = 1.0
+    with pytest.raises(DeadlinePassed):
+        await batcher.run(1, 0.5)
+    assert model.threads[1:] == [threading.get_ident()] * 3
+    await batcher.aclose()
+    with pytest.raises(ModelFailed, match="closed"):
+        await batcher.run(1, LONG)
+
+
+async def test_a_quick_model_lets_those_who_wait_go_first() -> None:
+    order: list[int] = []
+
+    def model(batch: Sequence[int]) -> Sequence[int]:
+        order.extend(batch)
+        return batch
+
+    batcher: Batcher[int, int] = Batcher(model, BatchLimits(at_once=60.0))
+    # The first goes to the thread; the others come while it is under way.
+    await asyncio.gather(*(batcher.run(i, LONG) for i in range(6)))
+    assert order == [0, 1, 2, 3, 4, 5]
+    await batcher.aclose()

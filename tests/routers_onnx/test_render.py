@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 
 import pytest
@@ -8,11 +9,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routers.heuristics import SURFACE, HeuristicRouter, difficulty, surface
+from routers.onnx import render as rendering
 from routers.onnx.manifest import ArtefactError
-from routers.onnx.render import FIRST, HEAD, LAST_OF_MANY, TAIL, Rendered, cut, render
+from routers.onnx.render import (
+    FIRST,
+    HEAD,
+    LAST_OF_MANY,
+    MAX_DEMAND,
+    TAIL,
+    TURNS,
+    Rendered,
+    cut,
+    plain,
+    render,
+    tidy,
+)
 from routers.onnx.router import DEFAULT_ARTEFACT, confidence, looks_english
 from routers.onnx.session import Session
 from routers.onnx.tokenizer import Tokenizer, load_tokenizer
+from routers.onnx.topics import word_ids
+from routers.onnx.wordpiece import WordPiece
 from routers.types import Query, Turn
 
 ANY_TEXT = st.text(st.characters(), max_size=300)  # lone surrogates included
@@ -37,16 +53,90 @@ turns = st.lists(
 )
 
 
+def one(text: str) -> Rendered:
+    return render(Query((Turn("user", text),)))
+
+
 @given(turns)
 def test_a_rendering_is_bounded(conversation: list[Turn]) -> None:
     rendered = render(Query(tuple(conversation)))
-    assert len(rendered.text) <= HEAD + TAIL + 2 * len(conversation) + 1
+    assert len(rendered.text) <= HEAD + TAIL + 2 * (TURNS + 1)
     assert rendered.chars <= sum(len(turn.text) for turn in conversation)
+    assert rendered.demand == 0.0 or any(turn.role == "system" for turn in conversation[:2])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "What is the capital of France?",
+        "def f(x):\n    return x\n\nWhy does this fail?",
+        "hi",
+        "thanks",
+        "Thank you so much!",
+    ],
+)
+def test_a_short_turn_is_rendered_as_it_is_but_for_its_layout(text: str) -> None:
+    assert one(text) == Rendered(tidy(text), len(tidy(text)))
 
 
 @given(ANY_TEXT)
-def test_a_short_single_turn_is_rendered_as_it_is(text: str) -> None:
-    assert render(Query((Turn("user", text),))) == Rendered(text, len(text))
+def test_tidying_twice_changes_nothing(text: str) -> None:
+    once = tidy(text)
+    assert tidy(once) == once
+    assert "  " not in once
+    assert "\n\n" not in once
+    assert once == once.strip()
+
+
+@given(ANY_TEXT)
+def test_a_bare_text_is_part_of_the_tidy_one(text: str) -> None:
+    whole = tidy(text)
+    bare = plain(whole)
+    assert bare in whole
+    assert not whole or bare
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        "  {}  \n\n",
+        "Hi! {}",
+        "Hello there,\n\n{}",
+        "Hey, {} Thanks!",
+        "Good morning. {}\n\nThanks in advance!",
+        "Please, {}",
+        "Can you help me out with this: {}",
+        "I have a question: {}",
+        "Hi! Could you help me with this problem? {} Thank you so much for your help.",
+        "Okay, thanks. By the way, {}",
+        "\t{}\r\n\r\n\r\n",
+    ],
+)
+def test_courtesies_and_layout_change_nothing(wrapped: str) -> None:
+    question = "What is the integral of x squared from zero to three?"
+    assert one(wrapped.format(question)) == one(question)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Great Britain left which union in 2020?",
+        "How do I say thanks in Japanese to my teacher after class?",
+    ],
+)
+def test_words_of_courtesy_that_mean_something_stay(text: str) -> None:
+    assert one(text).text == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Thank you letters: write three of them for wedding guests.",
+        "Hello world in Rust, with a test and a build script",
+    ],
+)
+def test_what_begins_like_a_greeting(text: str) -> None:
+    assert one(text).text == text
 
 
 @given(st.text(), st.integers(1, 50))
@@ -62,10 +152,70 @@ def test_a_cut_keeps_head_and_tail(text: str, budget: int) -> None:
 
 
 @given(turns, ANY_TEXT)
-def test_the_system_prompt_changes_nothing(conversation: list[Turn], system: str) -> None:
+def test_the_system_prompt_is_no_part_of_the_text(conversation: list[Turn], system: str) -> None:
     few = conversation[:10]
     without = [turn for turn in few if turn.role != "system"]
-    assert render(Query((Turn("system", system), *few))) == render(Query(tuple(without)))
+    wrapped = render(Query((Turn("system", system), *few)))
+    bare = render(Query(tuple(without)))
+    assert (wrapped.text, wrapped.chars) == (bare.text, bare.chars)
+
+
+def demand(system: str, tools: int = 0) -> float:
+    turns = (Turn("system", system), Turn("user", "Go on."))
+    return render(Query(turns, tools=tools)).demand
+
+
+def test_what_a_system_prompt_asks_for_is_demand() -> None:
+    kind, strict = "You are a kind assistant.", "Prove every theorem rigorously, step by step."
+    assert demand(kind) == demand("") == 0.0
+    assert demand(strict) > demand("Prove it.") > 0.0
+    # Saying it again is not asking for more, and boilerplate takes nothing back.
+    assert demand(strict * 5) == demand(strict)
+    assert demand(f"{kind} {strict} {kind}") == demand(strict)
+
+
+def test_tools_are_demand_and_demand_is_bounded() -> None:
+    assert 0.0 < demand("", tools=1) < demand("", tools=5)
+    words = (
+        "prove derive theorem lemma asymptotic complexity algorithm optimise concurrent "
+        "exhaustive rigorous formal verify diagnose analyse critique trade-off"
+    )
+    assert demand(words, tools=10_000) == MAX_DEMAND
+
+
+PLAN = "Migrate the payment service to event sourcing without downtime."
+
+
+def talk(last: str) -> Rendered:
+    return render(Query((Turn("user", PLAN), Turn("assistant", "Here it is."), Turn("user", last))))
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        "yes",
+        "go on",
+        "Do it, but keep the old tables for a month.",
+        "Now explain the second step of that in detail.",
+        "What happens to the previous events?",
+        "ok and why?",
+    ],
+)
+def test_what_refers_back_keeps_the_conversation(last: str) -> None:
+    assert PLAN in talk(last).text
+    assert talk(last).text.endswith(plain(tidy(last)))
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        "What is the capital of Mongolia?",
+        "Translate 'good morning' into Spanish for me please.",
+        "Write a haiku about the sea in winter.",
+    ],
+)
+def test_a_new_topic_stands_for_itself(last: str) -> None:
+    assert talk(last) == one(last)
 
 
 def test_an_approval_carries_the_plan_it_approves() -> None:
@@ -91,6 +241,98 @@ def test_the_task_survives_a_long_conversation() -> None:
     assert FIRST < LAST_OF_MANY
 
 
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+PIECES = WordPiece(
+    {name: n for n, name in enumerate(["[CLS]", "[SEP]", "[UNK]", *LETTERS, "##a", "##s"])},
+    ("[CLS]", "[SEP]", "[UNK]"),
+    MAX_TOKENS,
+)
+WORK: dict[str, Callable[[str], object]] = {
+    "tidy": tidy,
+    "plain": plain,
+    "render": one,
+    "render of many turns": lambda text: render(Query((Turn("user", text),) * 50)),
+    "demand": lambda text: render(Query((Turn("system", text), Turn("user", "x")))),
+    "surface": lambda text: surface(Rendered(text, len(text))),
+    "word_ids": lambda text: word_ids(text, 1 << 14),
+    "wordpiece": PIECES.encode,
+}
+# What makes patterns try again: endless beginnings that never come to the end they hope for.
+ADVERSARIAL = [
+    "a",
+    " ",
+    "\n",
+    " \n",
+    "\r",
+    "\t\u00a0",
+    "hi ",
+    "hi, ",
+    "ok. thanks! ",
+    "please ",
+    "please, ",
+    "by the way ",
+    "can you help me ",
+    "could you please help me out ",
+    "i have a question ",
+    "thanks ",
+    "thank you so much ",
+    "thanks in advance for your help ",
+    "...",
+    "!. ",
+    "1,",
+    "1.",
+    "\\a",
+    "$",
+    "it ",
+    "prove",
+    "step by step ",
+    "A. ",
+    "(A) \n",
+    "'",
+    "_",
+    "\u200b",
+]
+
+
+@pytest.mark.parametrize("name", WORK)
+def test_no_pattern_is_worse_than_linear(name: str) -> None:
+    work = WORK[name]
+
+    def spent(text: str) -> float:
+        best = math.inf
+        for _ in range(3):
+            start = time.process_time()
+            work(text)
+            best = min(best, time.process_time() - start)
+        return best
+
+    for piece in ADVERSARIAL:
+        short, long = (piece * (size // len(piece)) + "\x00" for size in (10_000, 100_000))
+        # Ten times the text: what is quadratic needs a hundred times as long. Texts that are cut
+        # first need no longer, and what is over in a millisecond is not measured.
+        assert spent(long) < max(0.001, 40 * spent(short)), piece
+
+
+class Counted(str):
+    """A text that counts how many characters were taken from it."""
+
+    taken = 0
+
+    def __getitem__(self, key: object) -> str:
+        found = str.__getitem__(self, key)  # type: ignore[index]
+        Counted.taken += len(found)
+        return found
+
+
+def test_a_megabyte_is_cut_before_it_is_looked_at() -> None:
+    text = Counted("Why is it so? " * 80_000)
+    Counted.taken = 0
+    rendered = render(Query((Turn("user", text),) * 40))
+    assert len(rendered.text) <= HEAD + TAIL + 2 * (TURNS + 1)
+    assert 0 < Counted.taken <= 2 * rendering.ROUGH * (TURNS + 1)
+    assert rendered.chars == len(text) * TURNS + len(text)
+
+
 @given(ANY_TEXT)
 def test_surface_features_are_finite(text: str) -> None:
     found = surface(render(Query((Turn("user", text),))))
@@ -106,7 +348,9 @@ def test_horrors_are_tokenised_and_embedded(
     ids = tokenizer.encode(rendered.text)
     assert 2 <= len(ids) <= MAX_TOKENS
     vector = session.embed([ids])[0]
-    assert math.isclose(float((vector**2).sum()), 1.0, abs_tol=1e-3)
+    # A text of nothing that the tokenizer keeps has no direction.
+    length = float((vector**2).sum())
+    assert math.isclose(length, 1.0, abs_tol=1e-3) or (len(ids) == 2 and length == 0.0)
 
 
 def test_any_text_is_tokenised(tokenizer: Tokenizer) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from routers.base import Router
 from routers.onnx.batcher import BatchLimits
 from routers.onnx.render import Rendered
-from routers.onnx.router import MissingRouter, OnnxRouter, Verdict, load_router
+from routers.onnx.router import DEFAULT_ARTEFACT, MissingRouter, OnnxRouter, Verdict, load_router
 from routers.types import Query, Turn
 
 LONG = 30.0
@@ -55,14 +55,18 @@ async def test_every_hard_prompt_gains_more_than_every_easy_one(
     assert max(await gains(router, EASY, ask)) < min(await gains(router, HARD, ask))
 
 
-@pytest.mark.parametrize(
-    "text", ["thanks, that is all", "Write a Python function that reverses a string."]
-)
-@pytest.mark.xfail(strict=True, reason="a known limit, see the manifest: taken for hard")
-async def test_what_the_model_gets_wrong(
-    router: OnnxRouter, ask: Callable[[str], Query], text: str
+async def test_a_remark_is_not_taken_for_hard(
+    router: OnnxRouter, ask: Callable[[str], Query]
 ) -> None:
-    assert (await gains(router, [text], ask))[0] < 0.15
+    assert (await gains(router, ["thanks, that is all"], ask))[0] < 0.1
+
+
+@pytest.mark.xfail(strict=True, reason="a known limit: short requests for code score as hard")
+async def test_a_short_request_for_code_is_not_taken_for_hard(
+    router: OnnxRouter, ask: Callable[[str], Query]
+) -> None:
+    text = "Write a Python function that reverses a string."
+    assert (await gains(router, [text], ask))[0] < 0.1
 
 
 async def test_a_score_is_whole_and_repeats(
@@ -74,7 +78,8 @@ async def test_a_score_is_whole_and_repeats(
     assert first.p_frontier_ok is not None
     assert 0 < first.p_local_ok < 1
     assert 0 < first.p_frontier_ok < 1
-    assert first.model == "minilm-l6-int8/1"
+    assert first.model == str(router.describe()["model"])
+    assert first.model.startswith(f"{DEFAULT_ARTEFACT.name}/")
     assert 20 < first.tokens < 160
     again = await router.score(ask(HARD[0]), deadline=LONG)
     assert again.cached
@@ -107,7 +112,7 @@ async def test_describe_tells_what_really_runs(router: OnnxRouter) -> None:
     assert facts["provider"] == expected
     hashes = facts["sha256"]
     assert isinstance(hashes, dict)
-    assert set(hashes) == {"heads.json", "model.onnx", "tokenizer.json"}
+    assert set(hashes) >= {"heads.json", "heads.npz", "model.onnx", "tokenizer.json"}
     assert facts["last_error"] is None
 
 

@@ -6,18 +6,17 @@ import gzip
 import json
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from routers.evals import metrics
 from routers.heuristics import SURFACE
-from routers.onnx.heads import HeadModel, load_heads
+from routers.onnx.heads import ARRAYS, HeadModel, load_heads, save_heads
 from routers.onnx.manifest import ArtefactError
-from routers.train import metrics
 from routers.train.data import DataError, Row, load_assumed, load_rows
-from routers.train.fit import Table, fit_heads, platt, recalibrate
+from routers.train.fit import Table, fit_linear
 
 PRO: dict[str, object] = {
     "question": "How much is it?",
@@ -59,6 +58,10 @@ def data(tmp_path: Path) -> Path:
     }
     write(tmp_path / "clinc150.jsonl.gz", [intent])
     write(tmp_path / "arena_hard_v0.1.jsonl.gz", [{"uid": "u", "prompt": "Write a compiler."}])
+    solved: list[dict[str, object]] = [
+        {"id": f"gsm/{n}", "question": f"{n} apples?", "answer": "so " * n} for n in (1, 10, 100)
+    ]
+    write(tmp_path / "gsm8k_train.jsonl.gz", solved)
     return tmp_path
 
 
@@ -78,8 +81,16 @@ def test_rows_of_every_source(data: Path) -> None:
 
 
 def test_assumed_rows_are_marked(data: Path) -> None:
-    assert all(row.source.startswith("assumed/") for row in load_assumed(data))
-    assert len(load_assumed(data)) == 2
+    rows = load_assumed(data)
+    assert all(row.source.startswith("assumed/") for row in rows)
+    assert len(rows) == 5
+    # The longer the worked solution, the harder; nobody knows of the frontier.
+    solved = [row for row in rows if row.source == "assumed/gsm8k"]
+    levels = [row.local for row in solved if row.local is not None]
+    assert len(levels) == 3
+    assert levels == sorted(levels, reverse=True)
+    assert all(0.3 < level < 0.95 for level in levels)
+    assert all(row.frontier is None for row in solved)
 
 
 def test_a_missing_file_is_named(data: Path) -> None:
@@ -111,47 +122,98 @@ def toy(sources: dict[str, float], n: int = 400) -> Table:
     return Table(rows, sentences, surfaces)
 
 
+SOURCES = {"mmlu_gold": 0.5, "llmrouter/easy": 4.0, "mmlu_pro/plain": -2.0}
+
+
 def test_heads_learn_what_is_hard_and_not_where_it_came_from(tmp_path: Path) -> None:
-    table = toy({"mmlu_gold": 0.5, "llmrouter/easy": 4.0, "mmlu_pro/plain": -2.0}, 1500)
-    heads = fit_heads(table)
-    (tmp_path / "heads.json").write_bytes(msgspec.json.encode(heads))
-    found = load_heads(tmp_path / "heads.json").predict(table.sentences, table.surfaces)
+    table = toy(SOURCES, 1500)
+    save_heads(tmp_path, fit_linear(table))
+    found = load_heads(tmp_path).predict(table.sentences, table.surfaces)
     assert np.corrcoef(found[:, 0], table.sentences[:, 0])[0, 1] > 0.8
     assert (found[:, 1] > found[:, 0]).mean() > 0.9
     # Probabilities are those of the reference source, whatever the others' level.
     gold = np.array([row.source == "mmlu_gold" for row in table.rows])
-    assert abs(found[gold, 0].mean() - table.labels("local")[gold].mean()) < 0.05
+    for column, name in enumerate(("local", "frontier")):
+        assert abs(found[gold, column].mean() - table.labels(name)[gold].mean()) < 0.05
+
+
+def test_the_reference_source_sets_the_level_and_nothing_else() -> None:
+    table = toy(SOURCES, 900)
+    gold = np.array([row.source == "mmlu_gold" for row in table.rows])
+    # The same rows of the reference with other labels: what is harder than what stays.
+    other = [
+        Row(r.id, r.source, r.group, r.text, 1.0 - (r.local or 0.0), 1.0) if is_gold else r
+        for r, is_gold in zip(table.rows, gold, strict=True)
+    ]
+    first = fit_linear(table)
+    second = fit_linear(Table(other, table.sentences, table.surfaces))
+    assert np.array_equal(first.arrays["weights"], second.arrays["weights"])
+    assert not np.array_equal(first.arrays["bias"], second.arrays["bias"])
+
+
+def test_rows_without_a_frontier_label_teach_the_local_head() -> None:
+    table = toy({"llmrouter/easy": 2.0, "mmlu_pro/plain": 0.0}, 800)
+    blind = [
+        Row(r.id, r.source, r.group, r.text, r.local, None) if r.source[0] == "l" else r
+        for r in table.rows
+    ]
+    model = fit_linear(Table(blind, table.sentences, table.surfaces))
+    found = model.predict(table.sentences, table.surfaces)
+    assert np.isfinite(found).all()
+    assert np.corrcoef(found[:, 0], table.sentences[:, 0])[0, 1] > 0.8
 
 
 def test_fitting_repeats() -> None:
-    table = toy({"mmlu_gold": 0.0})
-    assert fit_heads(table) == fit_heads(table)
+    table = toy(SOURCES)
+    first, second = fit_linear(table), fit_linear(table)
+    assert first.heads == second.heads
+    assert first.arrays.keys() == second.arrays.keys()
+    assert all(np.array_equal(first.arrays[k], second.arrays[k]) for k in first.arrays)
 
 
-def test_recalibrating_moves_the_logit() -> None:
-    table = toy({"mmlu_gold": 0.0})
-    heads = fit_heads(table)
-    before = HeadModel(heads).predict(table.sentences, table.surfaces)[:, 0]
-    after = HeadModel(recalibrate(heads, 2.0, 0.5)).predict(table.sentences, table.surfaces)[:, 0]
-    logit = np.log(before / (1 - before))
-    assert np.allclose(after, 1 / (1 + np.exp(-(2 * logit + 0.5))), atol=1e-3)
+def test_one_row_alone_is_scored_as_in_a_batch() -> None:
+    table = toy(SOURCES)
+    model = fit_linear(table)
+    together = model.predict(table.sentences, table.surfaces)
+    alone = [
+        model.predict(table.sentences[i : i + 1], table.surfaces[i : i + 1])[0] for i in range(20)
+    ]
+    assert np.allclose(together[:20], alone, atol=1e-6)
 
 
-def test_ragged_heads_are_refused(tmp_path: Path) -> None:
-    heads = fit_heads(toy({"mmlu_gold": 0.0}))
-    heads.topics[0].pop()
-    (tmp_path / "heads.json").write_bytes(msgspec.json.encode(heads))
-    with pytest.raises(ArtefactError, match=r"heads\.json"):
-        load_heads(tmp_path / "heads.json")
+def test_demand_lowers_the_local_probability_and_raises_the_gain() -> None:
+    table = toy(SOURCES)
+    model = fit_linear(table)
+    n = len(table.rows)
+    plain = model.predict(table.sentences, table.surfaces, np.zeros(n, dtype=np.float32))
+    asked = model.predict(table.sentences, table.surfaces, np.ones(n, dtype=np.float32))
+    assert np.array_equal(plain, model.predict(table.sentences, table.surfaces))
+    assert (asked[:, 0] <= plain[:, 0]).all()
+    assert (asked[:, 1] - asked[:, 0] >= plain[:, 1] - plain[:, 0] - 1e-6).all()
 
 
-def test_platt_finds_the_slope() -> None:
-    rng = np.random.default_rng(0)
-    logit = rng.normal(size=20_000) * 2
-    label = (rng.random(20_000) < 1 / (1 + np.exp(-(0.5 * logit - 1)))).astype(float)
-    slope, shift = platt(logit, label)
-    assert slope == pytest.approx(0.5, abs=0.05)
-    assert shift == pytest.approx(-1.0, abs=0.08)
+@given(st.lists(st.tuples(st.floats(-60, 60), st.floats(-2, 2)), min_size=1, max_size=20))
+def test_probabilities_keep_the_gain_and_stay_in_range(pairs: list[tuple[float, float]]) -> None:
+    model = fit_linear(toy(SOURCES, 60))
+    logit, gain = np.array(pairs, dtype=np.float32).T
+    found = model.probabilities(logit, gain)
+    assert ((found > 0) & (found < 1)).all()
+    assert np.allclose(found[:, 1] - found[:, 0], np.clip(gain, -0.9, 0.9), atol=1e-6)
+
+
+def test_heads_that_do_not_fit_each_other_are_refused(tmp_path: Path) -> None:
+    model = fit_linear(toy(SOURCES))
+    for name, array in model.arrays.items():
+        broken = HeadModel(model.heads, model.arrays)
+        broken.arrays[name] = array[..., :-1]
+        save_heads(tmp_path, broken)
+        with pytest.raises(ArtefactError, match="does not fit") as caught:
+            load_heads(tmp_path)
+        assert caught.value.file == ARRAYS
+        broken.arrays.pop(name)
+        save_heads(tmp_path, broken)
+        with pytest.raises(ArtefactError, match=f"lacks the array '{name}'"):
+            load_heads(tmp_path)
 
 
 def test_apgr_of_a_perfect_order_and_its_reverse() -> None:

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import subprocess
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -28,38 +23,6 @@ from gateway.records import (
 )
 
 pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
-
-
-def _find_initdb() -> Path | None:
-    on_path = shutil.which("initdb")
-    found = [Path(on_path)] if on_path else []
-    found += sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True)
-    return found[0] if found else None
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[str]:
-    initdb = _find_initdb()
-    if initdb is None:
-        pytest.skip("no PostgreSQL server is installed")
-    folder = Path(tempfile.mkdtemp(prefix="th-pg-"))
-    # PostgreSQL refuses to run as root; an unprivileged user is at hand wherever root is.
-    who = {"user": "nobody", "group": "nogroup"} if os.geteuid() == 0 else {}
-    if who:
-        shutil.chown(folder, **who)
-    data = folder / "data"
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder, **who}
-    subprocess.run([initdb, "-D", data, "-U", "th", "-A", "trust", "-N"], check=True, **quiet)
-    options = f"-c listen_addresses= -k {folder} -c fsync=off"
-    pg_ctl = initdb.with_name("pg_ctl")
-    subprocess.run(
-        [pg_ctl, "-D", data, "-o", options, "-w", "-l", folder / "log", "start"],
-        check=True,
-        **quiet,
-    )
-    yield f"postgresql+psycopg://th@/postgres?host={folder}"
-    subprocess.run([pg_ctl, "-D", data, "-m", "immediate", "stop"], check=True, **quiet)
-    shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -125,6 +125,8 @@ def test_everything_emitted_is_a_listed_name(make, parse, spelling):
     telemetry.attempt(AttemptFacts("chat", "openai", "openai", "gpt-x", 1.0, error="e"))
     telemetry.request(REQUEST)
     telemetry.request(RequestFacts("chat", 403, 0.1, 0.1, refused="residency"))
+    for counter in names.COUNTERS:
+        telemetry.count(counter, *("x" for _ in counter.labels))
     for gauge in names.GAUGES:
         telemetry.gauge(gauge, lambda gauge=gauge: [(("x",) * len(gauge.labels), 1.0)])
     emitted = {name for name, _ in parse(telemetry.exposition())}

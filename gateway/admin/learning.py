@@ -1,0 +1,198 @@
+"""Labels, refits, and which router is active."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Request, delete, get, post
+from litestar.params import QueryParameter
+
+from gateway.admin.context import AdminContext, Context
+from gateway.admin.fields import Cursor, Limit, Name, Text, check_name, split_action
+from gateway.admin.guard import ACTOR
+from gateway.admin.problems import FieldError, Refusal, invalid
+from gateway.changes import Change, write_change
+from gateway.learning import (
+    ActiveRouter,
+    BadRows,
+    Learning,
+    LearningState,
+    Proposal,
+    Refit,
+    repository,
+)
+from gateway.learning.types import Label, Message, decode_conversation
+from gateway.records import Database
+
+MAX_ROWS_BODY = 32 << 20
+_TOPIC = "labels"
+
+Before = Annotated[
+    float | None,
+    QueryParameter(ge=0, description="Seconds since the epoch, exclusive."),
+]
+Seed = Annotated[int, QueryParameter(ge=0, lt=2**31, description="Of the random numbers.")]
+RowLimit = Annotated[
+    int, QueryParameter(ge=1, le=20_000, description="The newest conversations, how many at most.")
+]
+NewName = Annotated[
+    str | None, QueryParameter(max_length=63, description="Without it, one is made from the time.")
+]
+
+
+class LabelView(msgspec.Struct, frozen=True):
+    """One label. `messages` is the conversation; `ts` is when the request was made. `p_local_ok`,
+    `p_frontier_ok` and `threshold` are what the router (`artefact`) said at the time."""
+
+    decision_id: str
+    source: str
+    org: str
+    ts: float
+    created: float
+    messages: list[Message]
+    tools: list[dict[str, Any]]
+    local_ok: float | None
+    frontier_ok: float | None
+    p_local_ok: float | None
+    p_frontier_ok: float | None
+    threshold: float | None
+    artefact: str
+
+
+class LabelPage(msgspec.Struct, frozen=True):
+    items: list[LabelView]
+    next_cursor: str | None
+
+
+class DeletedView(msgspec.Struct, frozen=True):
+    """How many rows went, conversations that had no label yet and comments included."""
+
+    labels: int
+    captures: int
+    feedback: int
+
+
+class RefitPage(msgspec.Struct, frozen=True):
+    items: list[Refit]
+    next_cursor: str | None
+
+
+@get("/learning", summary="What is being learnt, and which router is active")
+async def state(context: Context) -> LearningState:
+    return await _learning(context).state()
+
+
+@get("/labels", summary="Labels, newest first")
+async def labels(
+    context: Context, org: Text = None, limit: Limit = 100, cursor: Cursor = None
+) -> LabelPage:
+    """With the text of their conversations. The labels of one decision follow each other."""
+    try:
+        found, following = await context.database.read(repository.list_labels, org, limit, cursor)
+    except ValueError as exc:
+        raise invalid("cursor", "not a cursor of this list") from exc
+    return LabelPage([_view(label) for label in found], following)
+
+
+@delete("/labels", status_code=200, summary="Delete labels, of an organisation or before a time")
+async def delete_labels(context: Context, org: Text = None, before: Before = None) -> DeletedView:
+    """At least one of the two; with both, what fits both. Conversations and comments go too."""
+    if org is None and before is None:
+        raise Refusal(
+            400,
+            "The request is not valid.",
+            (FieldError("org", "give org or before: nothing else says what to delete"),),
+        )
+    return await _delete(context.database, org, before)
+
+
+@get("/refits", summary="Refits, newest first")
+async def refits(context: Context, limit: Limit = 100, cursor: Cursor = None) -> RefitPage:
+    try:
+        found, following = await _learning(context).refits.page(limit, cursor)
+    except ValueError as exc:
+        raise invalid("cursor", "not a cursor of this list") from exc
+    return RefitPage(found, following)
+
+
+@get("/refits/{name:str}", summary="One refit with its report")
+async def refit(context: Context, name: Name) -> Refit:
+    return await _learning(context).refits.get(check_name(name))
+
+
+@post(
+    "/refits",
+    status_code=202,
+    summary="Propose a refit of the active router",
+    request_max_body_size=MAX_ROWS_BODY,
+)
+async def propose(
+    context: Context,
+    request: Request[Any, Any, Any],
+    name: NewName = None,
+    seed: Seed = 0,
+    org: Text = None,
+    limit: RowLimit = 5_000,
+) -> Refit:
+    """On the rows of the body (JSON Lines, as `tollhouse router refit` reads them), or without a
+    body on the labels collected. Runs behind this answer; nothing is activated."""
+    rows = await request.body()
+    proposal = Proposal(
+        author=ACTOR,
+        name=name or "",
+        seed=seed,
+        org=org,
+        limit=limit,
+        upload=rows or None,
+    )
+    if rows and org is not None:
+        raise invalid("org", "chooses among collected labels; the body has rows of its own")
+    try:
+        return await _learning(context).refits.propose(proposal)
+    except BadRows as exc:
+        path = "name" if str(exc).startswith("name:") else "body"
+        errors = (FieldError(path, str(exc)),)
+        raise Refusal(422, "The rows cannot be used.", errors) from exc
+
+
+@post("/refits/{action:str}", status_code=200, summary="Activate: NAME:activate, or NAME:rollback")
+async def act(context: Context, action: Name) -> ActiveRouter:
+    """`NAME:activate` makes a refit, or `configured`, the router of every worker. `NAME:rollback`
+    goes back to what was active before NAME."""
+    activation = _learning(context).activation
+    name, _, verb = action.rpartition(":")
+    if verb == "rollback":
+        return await activation.rollback(check_name(name), ACTOR)
+    return await activation.activate(check_name(split_action(action, "activate")), ACTOR)
+
+
+HANDLERS = (state, labels, delete_labels, refits, refit, propose, act)
+
+
+def _learning(context: AdminContext) -> Learning:
+    if context.learning is None:
+        raise Refusal(404, "Nothing learns here.")
+    return context.learning
+
+
+def _view(label: Label) -> LabelView:
+    conversation = decode_conversation(label.conversation)
+    shared = {
+        name: getattr(label, name) for name in LabelView.__struct_fields__ if hasattr(label, name)
+    }
+    return LabelView(messages=conversation.messages, tools=conversation.tools, **shared)
+
+
+async def _delete(database: Database, org: str | None, before: float | None) -> DeletedView:
+    now = time.time()
+
+    def change(connection: Any) -> DeletedView:
+        gone = repository.delete(connection, org, before)
+        what = f"org={org or '*'} before={before if before is not None else '*'}"
+        counted = f"labels={gone.labels} captures={gone.captures} feedback={gone.feedback}"
+        write_change(connection, _TOPIC, Change(now, ACTOR, "labels.delete", what[:128], counted))
+        return DeletedView(gone.labels, gone.captures, gone.feedback)
+
+    return await database.write(change)

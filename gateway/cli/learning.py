@@ -1,0 +1,169 @@
+"""`tollhouse router labels|refits|propose|activate|rollback`: learning in a running gateway."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from gateway.cli.client import AdminClient, connect, part
+from gateway.cli.errors import FAILED, OK, USAGE, CliError
+from gateway.cli.output import print_fields, print_json, print_table, when
+
+if TYPE_CHECKING:
+    from gateway.learning.types import Label
+
+STANDARD = "-"
+_PAGE = 500
+_POLL_S = 0.5
+_COLUMNS = {
+    "created": "CREATED",
+    "name": "NAME",
+    "state": "STATE",
+    "rows": "ROWS",
+    "base": "FROM",
+    "better": "BETTER",
+    "note": "SAYS",
+}
+
+
+def labels(args: argparse.Namespace) -> int:
+    """One line for each conversation, newest first."""
+    from gateway.learning.types import encode_line, merge
+
+    count = 0
+    with connect(args) as admin, _output(args.out) as out:
+        for line in merge(_each(admin, args.org)):
+            out.write(encode_line(line) + b"\n")
+            count += 1
+    if args.json:
+        if args.out != STANDARD:
+            print_json({"rows": count, "out": args.out})
+    else:
+        print(f"{count:,} rows to {args.out}", file=sys.stderr)
+    return OK
+
+
+def refits(args: argparse.Namespace) -> int:
+    with connect(args) as admin:
+        if args.name is not None:
+            return _show(args, admin.get(f"/refits/{part(args.name)}"))
+        page = admin.get("/refits", {"limit": 100})
+        active = admin.get("/learning")["router"]
+    if args.json:
+        print_json({**page, "active": active})
+        return OK
+    print_table([_row(item) for item in page["items"]], _COLUMNS)
+    print(f"active: {active['name']}, running {active['model']}")
+    if active["problem"]:
+        print(f"the configured router stands in: {active['problem']}")
+    return OK
+
+
+def propose(args: argparse.Namespace) -> int:
+    query = {"name": args.name, "seed": args.seed, "org": args.org, "limit": args.limit}
+    with connect(args) as admin:
+        sent = admin.request("POST", "/refits", query=query, content=_rows(args.labels)).json()
+        while sent["state"] == "running" and not args.no_wait:
+            time.sleep(_POLL_S)
+            sent = admin.get(f"/refits/{part(sent['name'])}")
+    return _show(args, sent)
+
+
+def activate(args: argparse.Namespace) -> int:
+    with connect(args) as admin:
+        return _switched(args, admin.post(f"/refits/{part(args.name)}:activate"))
+
+
+def rollback(args: argparse.Namespace) -> int:
+    with connect(args) as admin:
+        active = admin.get("/learning")["router"]["name"]
+        return _switched(args, admin.post(f"/refits/{part(active)}:rollback"))
+
+
+def _show(args: argparse.Namespace, refit: dict[str, Any]) -> int:
+    if args.json:
+        print_json(refit)
+    else:
+        shown = ("name", "state", "base", "source", "rows", "author")
+        print_fields([(key, refit[key]) for key in shown] + [("created", when(refit["created"]))])
+        report = refit["report"]
+        if report is not None:
+            print("\nmeasured on rows that were held out of each fit:")
+            print_fields(sorted(report.get("metrics", {}).items()))
+        print(f"\n{_note(refit)}")
+    return FAILED if refit["state"] == "failed" else OK
+
+
+def _switched(args: argparse.Namespace, active: dict[str, Any]) -> int:
+    if args.json:
+        print_json(active)
+    else:
+        print(f"{active['name']} is active, running {active['model']}")
+        if active["problem"]:
+            print(f"the configured router stands in: {active['problem']}")
+    return OK if active["loaded"] else FAILED
+
+
+def _row(refit: dict[str, Any]) -> dict[str, Any]:
+    return {**refit, "created": when(refit["created"]), "note": _note(refit)}
+
+
+def _note(refit: dict[str, Any]) -> str:
+    if refit["state"] == "running":
+        return "running"
+    return str(refit["error"] or refit["verdict"] or "")
+
+
+def _each(admin: AdminClient, org: str | None) -> Iterator[Label]:
+    """Every label of the gateway, newest first."""
+    from gateway.learning.types import Conversation, Label, encode_line
+
+    cursor = None
+    while True:
+        page = admin.get("/labels", {"org": org, "limit": _PAGE, "cursor": cursor})
+        for item in page["items"]:
+            kept = Conversation(item.pop("messages"), item.pop("tools"))
+            yield Label(**item, conversation=encode_line(kept).decode())
+        cursor = page["next_cursor"]
+        if cursor is None:
+            return
+
+
+def _rows(name: str | None) -> bytes | None:
+    """Checked here already: an error then names the file, not the request."""
+    if name is None:
+        return None
+    from routers.labels import LabelsError, load_rows, opened
+
+    try:
+        load_rows(Path(name))
+        with opened(Path(name)) as lines:
+            return b"".join(lines)
+    except LabelsError as exc:
+        raise CliError(str(exc), USAGE) from exc
+
+
+@contextlib.contextmanager
+def _output(name: str) -> Iterator[IO[bytes]]:
+    """The file appears whole or not at all, readable by its owner only: it holds conversations."""
+    if name == STANDARD:
+        yield sys.stdout.buffer
+        return
+    path = Path(name)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            with open(descriptor, "wb") as file:
+                yield file
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as exc:
+        raise CliError(f"{name}: {exc.strerror}") from exc

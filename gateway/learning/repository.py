@@ -1,0 +1,219 @@
+"""Captures, feedback and labels in the database: plain functions of an open connection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from gateway.learning.schema import captures, feedback, labels
+from gateway.learning.types import Capture, Label, Scored, Side
+from gateway.records.database import insert_or_ignore
+
+_CAPTURE = Capture.__struct_fields__
+_LABEL = Label.__struct_fields__
+_SCORED = Scored.__struct_fields__
+_OF_A_SIDE = {"weak": "local_ok", "strong": "frontier_ok"}
+
+
+class Given(msgspec.Struct, frozen=True):
+    """What a key said of a decision. `outcome` in [0, 1]."""
+
+    decision_id: str
+    key_id: str
+    org: str
+    ts: float
+    outcome: float
+    comment: str = ""
+
+
+class Deleted(msgspec.Struct, frozen=True):
+    """How many rows went."""
+
+    labels: int
+    captures: int
+    feedback: int
+
+
+def upsert(
+    connection: sa.Connection, table: sa.Table, row: Mapping[str, Any], keys: Sequence[str]
+) -> None:
+    """Insert, or replace everything but the keys."""
+    changed = {name: value for name, value in row.items() if name not in keys}
+    if connection.dialect.name == "postgresql":
+        insert = postgresql.insert(table).values(row)
+        connection.execute(insert.on_conflict_do_update(index_elements=list(keys), set_=changed))
+    else:
+        put = sqlite.insert(table).values(row)
+        connection.execute(put.on_conflict_do_update(index_elements=list(keys), set_=changed))
+
+
+def add_captures(connection: sa.Connection, found: Sequence[Capture], max_rows: int) -> None:
+    """Keep conversations, the newest `max_rows` of them, and make labels of what was said about
+    them before they came here."""
+    insert_or_ignore(connection, captures, [msgspec.structs.asdict(c) for c in found])
+    ids = [capture.decision_id for capture in found]
+    said = sa.select(feedback.c.decision_id).where(feedback.c.decision_id.in_(ids)).distinct()
+    early = set(connection.execute(said).scalars())
+    for capture in found:
+        if capture.decision_id in early:
+            label_of(connection, capture, max_rows)
+    trim(connection, captures, max_rows)
+
+
+def find_capture(
+    connection: sa.Connection, org: str, decision_id: str, *, lock: bool = False
+) -> Capture | None:
+    """With `lock`, nobody else labels it until the transaction ends."""
+    query = sa.select(captures).where(captures.c.decision_id == decision_id, captures.c.org == org)
+    if lock:
+        query = query.with_for_update()
+    row = connection.execute(query).mappings().one_or_none()
+    return None if row is None else Capture(**{name: row[name] for name in _CAPTURE})
+
+
+def give(connection: sa.Connection, given: Given, max_rows: int) -> tuple[bool, Side | None]:
+    """Store feedback; whether it replaced earlier feedback of the same key, and which side it
+    labelled: None when the conversation is not kept, so that there is nothing to learn from."""
+    where = (feedback.c.decision_id == given.decision_id, feedback.c.key_id == given.key_id)
+    replaced = connection.execute(sa.select(feedback.c.ts).where(*where)).first() is not None
+    upsert(connection, feedback, msgspec.structs.asdict(given), ("decision_id", "key_id"))
+    trim(connection, feedback, max_rows)
+    # Two keys at once: whoever comes second must see what the first one said.
+    capture = find_capture(connection, given.org, given.decision_id, lock=True)
+    if capture is None:
+        return replaced, None
+    label_of(connection, capture, max_rows)
+    return replaced, capture.side
+
+
+def label_of(connection: sa.Connection, capture: Capture, max_rows: int) -> None:
+    """Make the label of a kept conversation from the feedback of all keys: their mean."""
+    name = _OF_A_SIDE.get(capture.side)
+    if name is None:
+        return
+    f = feedback.c
+    query = sa.select(sa.func.avg(f.outcome), sa.func.max(f.ts)).where(
+        f.decision_id == capture.decision_id, f.org == capture.org
+    )
+    mean, last = connection.execute(query).one()
+    if mean is None:
+        return
+    put_label(
+        connection,
+        Label(
+            decision_id=capture.decision_id,
+            source="feedback",
+            org=capture.org,
+            ts=capture.ts,
+            created=float(last),
+            conversation=capture.conversation,
+            local_ok=float(mean) if name == "local_ok" else None,
+            frontier_ok=float(mean) if name == "frontier_ok" else None,
+            **{key: getattr(capture, key) for key in _SCORED},
+        ),
+        max_rows,
+    )
+
+
+def put_label(connection: sa.Connection, label: Label, max_rows: int) -> None:
+    """Insert or replace, and keep the newest `max_rows`."""
+    upsert(connection, labels, msgspec.structs.asdict(label), ("decision_id", "source"))
+    trim(connection, labels, max_rows)
+
+
+def list_labels(
+    connection: sa.Connection, org: str | None, limit: int, cursor: str | None = None
+) -> tuple[list[Label], str | None]:
+    """Newest request first, the labels of one decision next to each other, and the cursor of the
+    next page. Raises ValueError for a cursor that is none."""
+    c = labels.c
+    query = sa.select(labels)
+    if org is not None:
+        query = query.where(c.org == org)
+    if cursor is not None:
+        ts, decision_id, source = _parse(cursor)
+        query = query.where(
+            sa.or_(
+                c.ts < ts,
+                sa.and_(c.ts == ts, c.decision_id < decision_id),
+                sa.and_(c.ts == ts, c.decision_id == decision_id, c.source < source),
+            )
+        )
+    query = query.order_by(c.ts.desc(), c.decision_id.desc(), c.source.desc()).limit(limit)
+    rows = connection.execute(query).mappings()
+    found = [Label(**{name: row[name] for name in _LABEL}) for row in rows]
+    if len(found) < limit or not found:
+        return found, None
+    last = found[-1]
+    return found, f"{last.ts!r}~{last.decision_id}~{last.source}"
+
+
+def _parse(cursor: str) -> tuple[float, str, str]:
+    ts, _, rest = cursor.partition("~")
+    decision_id, _, source = rest.partition("~")
+    try:
+        return float(ts), decision_id, source
+    except ValueError as exc:
+        raise ValueError(f"not a cursor: {cursor!r}") from exc
+
+
+def newest_labels(connection: sa.Connection, org: str | None, limit: int) -> list[Label]:
+    """All labels of the newest `limit` conversations, those of one decision together."""
+    return list(_of_conversations(connection, org, limit))
+
+
+def _of_conversations(connection: sa.Connection, org: str | None, limit: int) -> Iterator[Label]:
+    seen, last, cursor = 0, "", None
+    while True:
+        page, cursor = list_labels(connection, org, 500, cursor)
+        for label in page:
+            if label.decision_id != last:
+                seen, last = seen + 1, label.decision_id
+            if seen > limit:
+                return
+            yield label
+        if cursor is None:
+            return
+
+
+def trim(connection: sa.Connection, table: sa.Table, max_rows: int) -> int:
+    """Delete the oldest rows beyond `max_rows`; how many went."""
+    oldest = sa.select(table.c.ts).order_by(table.c.ts.desc()).offset(max_rows).limit(1)
+    cut = connection.execute(oldest).scalar()
+    if cut is None:
+        return 0
+    return int(connection.execute(table.delete().where(table.c.ts <= cut)).rowcount)
+
+
+def delete(connection: sa.Connection, org: str | None, before: float | None) -> Deleted:
+    """Delete what fits both conditions, conversations and comments included."""
+    gone = []
+    for table in (labels, captures, feedback):
+        statement = table.delete()
+        if org is not None:
+            statement = statement.where(table.c.org == org)
+        if before is not None:
+            statement = statement.where(table.c.ts < before)
+        gone.append(int(connection.execute(statement).rowcount))
+    return Deleted(*gone)
+
+
+def retain(connection: sa.Connection, before: float, max_rows: int) -> Deleted:
+    """Delete what is older than `before`, and the oldest beyond `max_rows` of each kind."""
+    gone = delete(connection, None, before)
+    more = [trim(connection, table, max_rows) for table in (labels, captures, feedback)]
+    return Deleted(*(a + b for a, b in zip(msgspec.structs.astuple(gone), more, strict=True)))
+
+
+def counts(connection: sa.Connection) -> dict[tuple[str, str], int]:
+    """How many rows there are, by source and by which side is labelled (`local`, `frontier`,
+    `both`)."""
+    c = labels.c
+    both = sa.and_(c.local_ok.is_not(None), c.frontier_ok.is_not(None))
+    side = sa.case((both, "both"), (c.local_ok.is_not(None), "local"), else_="frontier")
+    query = sa.select(c.source, side.label("side"), sa.func.count()).group_by(c.source, "side")
+    return {(source, name): int(count) for source, name, count in connection.execute(query)}

@@ -1,0 +1,51 @@
+"""Where artefacts are: the shipped ones by name, others by their directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from routers.base import Router
+from routers.heuristics import HeuristicRouter
+
+ARTEFACTS = Path(__file__).resolve().parent / "models"
+HEURISTIC = "heuristic"
+# The better one where there is a GPU to run it, the cheap one elsewhere.
+AUTO = "auto"
+BEST, FAST = "minilm-l6-int8", "static-192"
+# What measuring tools take when nothing is named; a gateway takes what is configured.
+DEFAULT = AUTO
+
+
+def find_artefact(name: str) -> Path:
+    """The directory of a shipped artefact, else `name` as a path, whether it exists or not. `auto`
+    is the shipped one that suits this machine."""
+    if name == AUTO:
+        name = BEST if has_gpu() else FAST
+    shipped = ARTEFACTS / name
+    return shipped if name and shipped.is_dir() else Path(name)
+
+
+def has_gpu() -> bool:
+    """Whether the installed runtime can use a GPU; false without a runtime."""
+    try:
+        from routers.onnx.session import CUDA, available
+    except ImportError:
+        return False
+    return CUDA in available()
+
+
+def shipped_artefacts() -> list[str]:
+    """The names of the artefacts that come with the package, sorted."""
+    return sorted(folder.name for folder in ARTEFACTS.iterdir() if folder.is_dir())
+
+
+def open_router(name: str) -> Router:
+    """The router of a shipped artefact's name, of a directory, or of `heuristic`. Blocking.
+
+    Raises `routers.onnx.manifest.ArtefactError`.
+    """
+    if name == HEURISTIC:
+        return HeuristicRouter()
+    from routers.onnx.router import OnnxRouter
+
+    return OnnxRouter.load(find_artefact(name))

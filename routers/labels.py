@@ -1,0 +1,208 @@
+"""Labelled rows of an operator: what a local and a frontier model made of a request.
+
+JSON Lines, gzip when the name ends in `.gz`. A row is an object with
+
+- `prompt` (text) or `messages` (OpenAI form, text parts and tool calls included), one of the two;
+- `local_ok` and `frontier_ok`: true, false, a number from 0 to 1, or null when not known;
+- `id`, optional; the number of the line without it; `tools`, optional, in OpenAI form.
+
+Other fields are left alone, so that exports with more in them can be used as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from routers.text import turns_of
+from routers.types import Query, Turn
+
+LOCAL, FRONTIER = "local_ok", "frontier_ok"
+_BOM = b"\xef\xbb\xbf"
+_DECODER = msgspec.json.Decoder()
+
+
+class LabelsError(Exception):
+    """The rows cannot be used. The message names the file, and the line and field at fault."""
+
+
+class LabelRow(msgspec.Struct, frozen=True):
+    """`local_ok` and `frontier_ok` in [0, 1], None where unknown; `tools` counts what the request
+    offered."""
+
+    id: str
+    turns: tuple[Turn, ...]
+    local_ok: float | None
+    frontier_ok: float | None
+    tools: int = 0
+
+    @property
+    def query(self) -> Query:
+        return Query(self.turns, tools=self.tools)
+
+
+def load_rows(path: Path) -> list[LabelRow]:
+    """Raises LabelsError for a file that cannot be read, has a bad row, or has none."""
+    with opened(path) as lines:
+        return parse_rows(lines, str(path))
+
+
+def parse_rows(lines: Iterable[bytes], where: str) -> list[LabelRow]:
+    """`where` is the name under which errors speak of the rows. Raises LabelsError."""
+    rows = [_row(record, at, number) for number, at, record in records(lines, where)]
+    if not rows:
+        raise LabelsError(f"{where}: has no rows")
+    return rows
+
+
+def require_enough(
+    rows: list[LabelRow], *, least: int, pairs: int = 0, where: str = "rows"
+) -> None:
+    """Raises LabelsError unless `least` rows have `local_ok`, with both good and bad answers, and
+    `pairs` rows have both labels."""
+    local = [row.local_ok for row in rows if row.local_ok is not None]
+    if len(local) < least:
+        raise LabelsError(
+            f"{where}: too few rows: {len(local)} have {LOCAL}, at least {least} are needed"
+        )
+    if local and min(local) == max(local):
+        raise LabelsError(
+            f"{where}: {LOCAL} is {_plain(local[0])} in every row; rows of both kinds are needed, "
+            "answers that were good and answers that were not"
+        )
+    both = sum(row.local_ok is not None and row.frontier_ok is not None for row in rows)
+    if both < pairs:
+        raise LabelsError(
+            f"{where}: too few rows: {both} have both {LOCAL} and {FRONTIER}, at least {pairs} are "
+            "needed"
+        )
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Iterator[bytes]]:
+    """The lines of a file, unpacked when its name ends in `.gz`. Raises LabelsError for what goes
+    wrong while opening or reading."""
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            yield iter(file)
+    except (OSError, EOFError, zlib.error) as exc:
+        raise LabelsError(f"{path}: cannot be read: {exc}") from exc
+
+
+def records(lines: Iterable[bytes], where: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """The objects of JSON Lines as (number, `where, line N`, object); blank lines are left out.
+    Raises LabelsError for a line that is no object."""
+    for number, line in enumerate(lines, 1):
+        text = line.removeprefix(_BOM) if number == 1 else line
+        if not text.strip():
+            continue
+        at = f"{where}, line {number}"
+        value = _decode(text, at)
+        if not isinstance(value, dict):
+            raise LabelsError(f"{at}: must be a JSON object, not {_kind(value)}")
+        yield number, at, value
+
+
+def conversation(record: dict[str, Any], at: str) -> tuple[Turn, ...]:
+    """The turns of a record's `prompt` or `messages`. Raises LabelsError naming the field."""
+    prompt, messages = record.get("prompt"), record.get("messages")
+    if prompt is not None and messages is not None:
+        raise LabelsError(f"{at}: has both prompt and messages; give one of the two")
+    if prompt is None and messages is None:
+        raise LabelsError(f"{at}: has neither prompt nor messages")
+    if messages is None:
+        if not isinstance(prompt, str):
+            raise LabelsError(f"{at}: prompt must be text, not {_kind(prompt)}")
+        return (Turn("user", prompt),)
+    if not isinstance(messages, list):
+        raise LabelsError(f"{at}: messages must be a list, not {_kind(messages)}")
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict):
+            raise LabelsError(f"{at}: messages[{index}] must be an object, not {_kind(message)}")
+        if not isinstance(message.get("role"), str):
+            raise LabelsError(f"{at}: messages[{index}].role must be text")
+        content = message.get("content")
+        if content is not None and not isinstance(content, str | list):
+            raise LabelsError(
+                f"{at}: messages[{index}].content must be text or a list of parts, "
+                f"not {_kind(content)}"
+            )
+    return turns_of({"messages": messages})
+
+
+def tool_count(record: dict[str, Any], at: str) -> int:
+    """Raises LabelsError when `tools` is there and no list."""
+    tools = record.get("tools")
+    if tools is not None and not isinstance(tools, list):
+        raise LabelsError(f"{at}: tools must be a list, not {_kind(tools)}")
+    return len(tools or ())
+
+
+def _row(record: dict[str, Any], at: str, number: int) -> LabelRow:
+    turns = conversation(record, at)
+    if not any(turn.text.strip() for turn in turns):
+        field = "messages" if record.get("prompt") is None else "prompt"
+        raise LabelsError(f"{at}: {field} has no text")
+    local, frontier = _label(record, LOCAL, at), _label(record, FRONTIER, at)
+    if local is None and frontier is None:
+        raise LabelsError(f"{at}: {LOCAL} and {FRONTIER} are both null: the row says nothing")
+    return LabelRow(identity(record, at, number), turns, local, frontier, tool_count(record, at))
+
+
+def identity(record: dict[str, Any], at: str, number: int) -> str:
+    """The record's `id` as text, the number of its line without one. Raises LabelsError."""
+    found = record.get("id")
+    if found is None:
+        return str(number)
+    if isinstance(found, bool) or not isinstance(found, str | int):
+        raise LabelsError(f"{at}: id must be text or a whole number, not {_kind(found)}")
+    return str(found)
+
+
+def _label(record: dict[str, Any], field: str, at: str) -> float | None:
+    if field not in record:
+        raise LabelsError(f"{at}: {field} is missing; write null when it is not known")
+    value = record[field]
+    if value is None:
+        return None
+    if not isinstance(value, bool | int | float):
+        raise LabelsError(
+            f"{at}: {field} must be true, false, a number from 0 to 1, or null, not {_kind(value)}"
+        )
+    if not 0 <= value <= 1:  # also false for NaN
+        raise LabelsError(f"{at}: {field} must lie between 0 and 1, not be {value}")
+    return float(value)
+
+
+def _decode(line: bytes, at: str) -> Any:
+    try:
+        return _DECODER.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # Strict JSON has neither lone surrogates nor bytes that are no UTF-8, exports of real
+        # traffic have both: the text can be scored all the same.
+        try:
+            return json.loads(line.decode("utf-8", "replace"))
+        except (ValueError, RecursionError) as exc:
+            raise LabelsError(f"{at}: is not JSON: {exc}") from exc
+
+
+def _kind(value: object) -> str:
+    names: dict[type, str] = {
+        type(None): "null",
+        bool: "true or false",
+        str: "text",
+        list: "a list",
+        dict: "an object",
+    }
+    return names.get(type(value), "a number")
+
+
+def _plain(value: float) -> str:
+    return {0.0: "false", 1.0: "true"}.get(value, str(value))

@@ -1,0 +1,174 @@
+"""What a text is about: a linear head over sentence vectors, and a table of word weights.
+
+A label such as "other" is many unlike subjects, so the head scores *fields* (a subject of an
+examination, a kind of task), and a label's probability is the sum over its fields. Encoders of a
+few hundred dimensions blur rare terms; the hashed words bring those back for some microseconds.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from routers.onnx.render import HEAD, TAIL, cut
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.floating[Any]]
+
+WORD = re.compile(r"[a-z]{3,32}")
+LEAST = 1e-22
+
+
+class LinearHead:
+    """`weights` [fields, features] and `bias` [fields]; `groups` [fields] gives the label of each
+    field as an index into `labels`.
+
+    Raises ValueError when the shapes do not fit each other.
+    """
+
+    def __init__(
+        self, labels: tuple[str, ...], groups: Sequence[int], weights: Floats, bias: Floats
+    ) -> None:
+        import numpy
+
+        self._np = numpy
+        self.labels = labels
+        self.groups = numpy.asarray(groups, dtype=numpy.int64)
+        self.weights = numpy.asarray(weights, dtype=numpy.float32)
+        self.bias = numpy.asarray(bias, dtype=numpy.float32)
+        fields = len(self.groups)
+        if self.weights.ndim != 2 or len(self.weights) != fields or self.bias.shape != (fields,):
+            raise ValueError(
+                f"{fields} fields, but weights {self.weights.shape} and bias {self.bias.shape}"
+            )
+        if set(self.groups.tolist()) != set(range(len(labels))):
+            raise ValueError("each label needs a field, and each field one of the labels")
+        self._member = numpy.eye(len(labels), dtype=numpy.float32)[self.groups]
+
+    def predict(self, features: Floats) -> NDArray[np.float32]:
+        """[n, labels]: probabilities, from [n, features]."""
+        logits = features @ self.weights.T + self.bias
+        found: NDArray[np.float32] = _softmax(self._np, logits) @ self._member
+        return found
+
+
+class WordTable:
+    """`weights` [labels, buckets]: how far a word, by its hash, speaks for each label."""
+
+    def __init__(self, weights: Floats) -> None:
+        import numpy
+
+        self._np = numpy
+        # Bucket first, so that the words of a text are rows that lie together.
+        self._rows = numpy.ascontiguousarray(numpy.asarray(weights, dtype=numpy.float32).T)
+
+    @property
+    def buckets(self) -> int:
+        return len(self._rows)
+
+    @property
+    def weights(self) -> NDArray[np.float32]:
+        """[labels, buckets]."""
+        return self._rows.T
+
+    def scores(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """[n, labels]: sums over the distinct words, divided by the root of their count."""
+        found = self._np.zeros((len(texts), self._rows.shape[1]), dtype=self._np.float32)
+        for row, text in enumerate(texts):
+            ids = word_ids(text, self.buckets)
+            if ids:
+                found[row] = self._rows[ids].sum(axis=0) / len(ids) ** 0.5
+        return found
+
+
+class TopicHead:
+    """The two together: softmax((log p + share * words) / temperature).
+
+    Raises ValueError when the labels of head and words differ in number.
+    """
+
+    def __init__(
+        self, linear: LinearHead, words: WordTable | None, share: float, temperature: float
+    ) -> None:
+        import numpy
+
+        self._np = numpy
+        if words is not None and words.weights.shape[0] != len(linear.labels):
+            raise ValueError("the word table has other labels than the head")
+        if not temperature > 0.0:
+            raise ValueError(f"temperature must be above 0, not {temperature}")
+        self.linear, self.words = linear, words
+        self.share, self.temperature = share, temperature
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.linear.labels
+
+    @property
+    def width(self) -> int:
+        """The sentence vectors' dimensions."""
+        return int(self.linear.weights.shape[1])
+
+    def predict(self, sentences: Floats, texts: Sequence[str]) -> NDArray[np.float32]:
+        """[n, labels]: calibrated probabilities. Sentences [n, width], texts n."""
+        logits = self.logits(sentences, texts) / self.temperature
+        found: NDArray[np.float32] = _softmax(self._np, logits)
+        return found
+
+    def logits(self, sentences: Floats, texts: Sequence[str]) -> NDArray[np.float32]:
+        """[n, labels], before the temperature."""
+        xp = self._np
+        found: NDArray[np.float32] = xp.log(
+            xp.maximum(self.linear.predict(sentences), xp.float32(LEAST))
+        )
+        if self.words is not None:
+            found = found + self.share * self.words.scores(texts)
+        return found.astype(xp.float32)
+
+    def best(self, probabilities: Floats, floor: float) -> str | None:
+        """The likeliest label of one row [labels], or None where it is below `floor`."""
+        index = int(probabilities.argmax())
+        return self.labels[index] if float(probabilities[index]) >= floor else None
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What `from_arrays` takes: plain arrays, small enough to ship (float16)."""
+        xp = self._np
+        table = self.words.weights if self.words is not None else xp.zeros((len(self.labels), 0))
+        return {
+            "labels": xp.array(self.labels),
+            "groups": self.linear.groups.astype(xp.int16),
+            "weights": self.linear.weights.astype(xp.float16),
+            "bias": self.linear.bias,
+            "words": table.astype(xp.float16),
+            "scales": xp.array([self.share, self.temperature], dtype=xp.float32),
+        }
+
+
+def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> TopicHead:
+    """The inverse of `TopicHead.arrays`. Raises ValueError."""
+    try:
+        labels = tuple(str(label) for label in arrays["labels"].tolist())
+        groups = arrays["groups"].tolist()
+        linear = LinearHead(labels, groups, arrays["weights"], arrays["bias"])
+        table, (share, temperature) = arrays["words"], arrays["scales"].tolist()
+    except KeyError as exc:
+        raise ValueError(f"the array {exc} is missing") from exc
+    words = WordTable(table) if table.shape[-1] else None
+    return TopicHead(linear, words, share, temperature)
+
+
+def word_ids(text: str, buckets: int) -> list[int]:
+    """The buckets of the distinct words, sorted. Only Latin letters count; the text is cut, as
+    for the encoder, so the work is bounded."""
+    words = set(WORD.findall(cut(text, HEAD + TAIL).lower()))
+    return sorted({zlib.crc32(word.encode()) % buckets for word in words})
+
+
+def _softmax(xp: Any, logits: Any) -> Any:
+    shifted = xp.exp(logits - logits.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)

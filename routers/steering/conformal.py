@@ -1,0 +1,123 @@
+"""The threshold that keeps a violation rate, with a stated confidence.
+
+A violation is a request that stays with the weak tier although the weak one fails where the
+strong one would not. Thresholds are tested in a fixed sequence, from the one that keeps nothing
+upwards, each against the exact binomial tail, until one cannot be certified (Learn then Test,
+Angelopoulos et al. 2021, arXiv 2110.01052, section 5). The number of violations only grows with
+the threshold, so that the whole sequence comes down to one order statistic of the gains at which
+violations happen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+# Nothing has a gain above it: everything stays with the weak tier.
+NOTHING_STRONG = 1.0
+
+
+def conformal_threshold(
+    gains: Sequence[float],
+    local_ok: Sequence[float],
+    frontier_ok: Sequence[float],
+    alpha: float,
+    delta: float = 0.05,
+    fresh: int = 0,
+) -> float | None:
+    """The largest threshold (fewest strong calls) whose violation rate is at most `alpha`, with
+    probability at least 1 - `delta` over the draw of these rows. None when no threshold can be
+    certified: too few rows for such an alpha.
+
+    Rows are as drawn from the traffic that the promise is for (exchangeable with it), and were
+    not used to fit the scores. `gains` in [-1, 1]; `local_ok` and `frontier_ok` in [0, 1], where
+    at least 0.5 counts as answered well. `fresh`: how many new rows the rate will be counted on;
+    0 bounds the expected rate, another number bounds what is counted on so many, which needs a
+    wider margin. Raises ValueError for rows that do not match or values out of range.
+    """
+    rows = len(gains)
+    if not len(local_ok) == len(frontier_ok) == rows:
+        raise ValueError(
+            f"gains ({rows}), local_ok ({len(local_ok)}) and frontier_ok ({len(frontier_ok)}) "
+            "must have the same length"
+        )
+    if not 0.0 < alpha < 1.0:
+        raise ValueError(f"alpha = {alpha} is not between 0 and 1")
+    if not 0.0 < delta < 1.0:
+        raise ValueError(f"delta = {delta} is not between 0 and 1")
+    if fresh < 0:
+        raise ValueError(f"fresh = {fresh} is negative")
+    allowed = _allowed(rows, alpha, delta, fresh)
+    if allowed < 0:
+        return None
+    violating = sorted(
+        gain
+        for gain, local, frontier in zip(gains, local_ok, frontier_ok, strict=True)
+        if local < 0.5 <= frontier
+    )
+    if len(violating) <= allowed:
+        return NOTHING_STRONG
+    # Just below the first violation too many: that row and all above it go to the strong tier.
+    return math.nextafter(violating[allowed], -math.inf)
+
+
+def _allowed(rows: int, alpha: float, delta: float, fresh: int) -> int:
+    """How many violations among the rows still certify the rate; -1 when not even none does.
+
+    The true rate at the threshold chosen by `k` violations is at most Beta(k + 1, rows - k), so
+    P(rate > alpha) = P(Binomial(rows, alpha) <= k) (Clopper-Pearson); the count on fresh rows is
+    beta-binomial with the same parameters."""
+    if fresh:
+        limit = math.floor(alpha * fresh + 1e-9)
+        return _largest(
+            rows, lambda k: 1.0 - beta_binomial_cdf(limit, fresh, k + 1, rows - k), delta
+        )
+    return _largest(rows, lambda k: binomial_cdf(k, rows, alpha), delta)
+
+
+def _largest(rows: int, risk: Callable[[int], float], delta: float) -> int:
+    """The largest k in [0, rows) whose risk, which grows with k, is at most delta; -1 if none."""
+    low, high = -1, rows - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        if risk(middle) <= delta:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def binomial_cdf(k: int, n: int, p: float) -> float:
+    """P(X <= k) of a binomial with n trials, for 0 < p < 1; exact but for rounding."""
+    if k >= n:
+        return 1.0
+    log_p, log_q, whole = math.log(p), math.log1p(-p), math.lgamma(n + 1)
+    logs = [
+        whole - math.lgamma(i + 1) - math.lgamma(n - i + 1) + i * log_p + (n - i) * log_q
+        for i in range(k + 1)
+    ]
+    return _sum_of_logs(logs)
+
+
+def beta_binomial_cdf(k: int, n: int, a: int, b: int) -> float:
+    """P(X <= k) of a beta-binomial: n trials whose rate is drawn from Beta(a, b), a and b > 0."""
+    if k >= n:
+        return 1.0
+    whole = math.lgamma(n + 1) - math.lgamma(n + a + b) + math.lgamma(a + b)
+    whole -= math.lgamma(a) + math.lgamma(b)
+    logs = [
+        whole
+        + math.lgamma(i + a)
+        + math.lgamma(n - i + b)
+        - math.lgamma(i + 1)
+        - math.lgamma(n - i + 1)
+        for i in range(k + 1)
+    ]
+    return _sum_of_logs(logs)
+
+
+def _sum_of_logs(logs: list[float]) -> float:
+    highest = max(logs, default=-math.inf)
+    if highest == -math.inf:
+        return 0.0
+    return min(1.0, math.exp(highest) * math.fsum(math.exp(each - highest) for each in logs))

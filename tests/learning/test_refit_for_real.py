@@ -1,0 +1,70 @@
+"""From feedback-like rows to a router that serves: the command line, the gateway, the fitting."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from routers.artefacts import shipped_artefacts
+from tests.learning.conftest import Learner, Start, wait_for
+
+pytest.importorskip("routers.refit")
+
+
+def rows(count: int) -> list[dict[str, object]]:
+    """Easy and hard questions; the local model fails on the hard ones, mostly."""
+    found: list[dict[str, object]] = []
+    for i in range(count):
+        hard = i % 2 == 1
+        text = (
+            f"Prove that the {i}-th integral of this stochastic differential equation converges."
+            if hard
+            else f"Say hello to friend number {i}."
+        )
+        local = (i % 10 == 9) if hard else (i % 10 != 8)
+        messages = [{"role": "user", "content": text}]
+        found.append({"id": str(i), "messages": messages, "local_ok": int(local), "frontier_ok": 1})
+    return found
+
+
+@pytest.fixture(scope="module")
+def learner(learn: Start) -> Learner:
+    return learn(artefact=shipped_artefacts()[0])
+
+
+def test_rows_become_the_router_of_the_gateway(
+    learner: Learner, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from gateway.cli import main
+
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows(300)))
+    remote = ["--url", learner.gateway.url, "--token", learner.gateway.admin_token]
+    code = main(["router", "propose", "--labels", str(file), "--name", "mine", *remote])
+    told = capsys.readouterr()
+    assert code == 0, told
+    found = learner.admin("GET", "/refits/mine").json()
+    assert (found["state"], found["rows"]) == ("done", 300)
+    assert isinstance(found["better"], bool)
+    assert found["verdict"] in told.out
+    learner.chat("before")
+    assert main(["router", "activate", "mine", *remote]) == 0
+    learner.chat("after")
+    wait_for(lambda: len(learner.routers()) == 2)
+    after, before = learner.routers()
+    assert after != before
+    # A refit of a refit starts from it.
+    again = learner.admin("POST", "/refits", params={"name": "next"}, content=file.read_bytes())
+    assert again.json()["base"] == "mine"
+    wait_for(lambda: learner.admin("GET", "/refits/next").json()["state"] == "done", 90)
+
+
+def test_too_few_rows_are_told(learner: Learner) -> None:
+    body = "".join(json.dumps(row) + "\n" for row in rows(4)).encode()
+    assert learner.admin("POST", "/refits", params={"name": "few"}, content=body).status_code == 202
+    wait_for(lambda: learner.admin("GET", "/refits/few").json()["state"] != "running", 60)
+    failed = learner.admin("GET", "/refits/few").json()
+    assert failed["state"] == "failed"
+    assert "rows" in failed["error"]

@@ -1,0 +1,223 @@
+"""Refits from proposal to report, with a small program in the place of the fitting."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.learning import repository
+from gateway.learning.errors import BadRows, NoBase, RefitBusy, RefitTaken, UnknownRefit
+from gateway.learning.refits import TIME_LIMIT_S, Proposal, Refit, Refits
+from gateway.learning.types import Label, conversation_of
+from gateway.records import Database
+from gateway.store import Store
+from gateway.store.lock import Lock
+
+ROW = b'{"id": "a", "prompt": "hello", "local_ok": 1, "frontier_ok": null}\n'
+NAME = "from pathlib import Path; import json, sys, os; base, out, name, seed = sys.argv[1:]; "
+# Writes what it was given into the artefact, and reports on it.
+GOOD = NAME + (
+    "rows = sys.stdin.read().splitlines(); Path(out).mkdir(); "
+    "Path(out, 'manifest.json').write_text(str(os.environ['OMP_NUM_THREADS'])); "
+    "print(json.dumps({'report': {'name': name, 'base': base, 'rows': len(rows), 'seconds': 1.5, "
+    "'better': True, 'verdict': 'better', 'metrics': {'apgr': 0.6, 'seed': int(seed)}}}))"
+)
+REFUSES = NAME + "print(json.dumps({'error': 'rows: too few rows'}))"
+DIES = NAME + "Path(out).mkdir(); print('half'); sys.exit('no memory left')"
+BABBLES = NAME + "print('not json')"
+HANGS = NAME + "Path(out).mkdir(); import time; time.sleep(60)"
+
+Make = Callable[..., Refits]
+
+
+@pytest.fixture
+async def make(tmp_path: Path, database: Database, store: Store) -> AsyncIterator[Make]:
+    made: list[Refits] = []
+
+    def refits(
+        script: str = GOOD,
+        worker: str = "one",
+        clock: Callable[[], float] = lambda: 1_800_000_000.0,
+    ) -> Refits:
+        found = Refits(
+            database,
+            Lock(store, "refit", worker),
+            tmp_path / "artefacts",
+            lambda: tmp_path / "base-artefact",
+            clock,
+            (sys.executable, "-c", script),
+        )
+        made.append(found)
+        return found
+
+    yield refits
+    for found in made:
+        await found.aclose()
+
+
+async def ended(refits: Refits, name: str) -> Refit:
+    for _ in range(1500):
+        found = await refits.get(name)
+        if found.state != "running":
+            return found
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"{name} runs for ever")
+
+
+async def test_an_uploaded_refit_ends_with_an_artefact_and_a_report(
+    make: Make, tmp_path: Path
+) -> None:
+    refits = make()
+    begun = await refits.propose(Proposal("admin", "mine", seed=7, upload=ROW * 3))
+    assert (begun.state, begun.source, begun.rows, begun.base) == (
+        "running",
+        "upload",
+        3,
+        "base-artefact",
+    )
+    done = await ended(refits, "mine")
+    assert (done.state, done.better, done.verdict, done.error) == ("done", True, "better", "")
+    assert done.report is not None
+    assert done.report["rows"] == 3
+    assert done.report["metrics"]["seed"] == 7
+    # One thread, and nothing left but the artefact: the rows were never in a file.
+    folder = tmp_path / "artefacts"
+    assert (folder / "mine" / "manifest.json").read_text() == "1"
+    assert [path.name for path in folder.iterdir()] == ["mine"]
+    with pytest.raises(RefitTaken):
+        await refits.propose(Proposal("admin", "mine", upload=ROW))
+    again = await refits.propose(Proposal("admin", upload=ROW))
+    assert again.name == "refit-20270115-080000"
+    await ended(refits, again.name)
+    page, cursor = await refits.page(1)
+    assert [refit.name for refit in page] == [again.name]
+    rest, end = await refits.page(5, cursor)
+    assert ([refit.name for refit in rest], end) == (["mine"], None)
+    with pytest.raises(UnknownRefit):
+        await refits.get("nope")
+
+
+async def test_collected_labels_are_what_is_refitted(make: Make, database: Database) -> None:
+    refits = make()
+    with pytest.raises(BadRows, match="no labels have been collected"):
+        await refits.propose(Proposal("admin", "mine"))
+    for i, org in enumerate(("acme", "acme", "rival")):
+        for source in ("feedback", "shadow"):
+            made = Label(
+                decision_id=f"dec_{i}",
+                source=source,
+                org=org,
+                ts=float(i),
+                created=1.0,
+                conversation=conversation_of({"prompt": "hello"}),
+                local_ok=1.0,
+            )
+            await database.write(repository.put_label, made, 100)
+    assert (await refits.propose(Proposal("admin", "all"))).rows == 3
+    await ended(refits, "all")
+    assert (await refits.propose(Proposal("admin", "ours", org="acme"))).rows == 2
+    await ended(refits, "ours")
+    assert (await refits.propose(Proposal("admin", "few", limit=1))).rows == 1
+    await ended(refits, "few")
+
+
+@pytest.mark.parametrize(
+    ("script", "error"),
+    [
+        (REFUSES, "rows: too few rows"),
+        (DIES, "its process ended with 1: no memory left"),
+        (BABBLES, "it failed: DecodeError"),
+    ],
+)
+async def test_what_fails_says_why_and_leaves_nothing(
+    make: Make, tmp_path: Path, script: str, error: str
+) -> None:
+    refits = make(script)
+    await refits.propose(Proposal("admin", "mine", upload=ROW))
+    failed = await ended(refits, "mine")
+    assert (failed.state, failed.report, failed.better) == ("failed", None, None)
+    assert failed.error.startswith(error)
+    assert list((tmp_path / "artefacts").iterdir()) == []
+    # And the next one may run.
+    await refits.propose(Proposal("admin", "next", upload=ROW))
+    await ended(refits, "next")
+
+
+async def test_one_at_a_time_over_all_workers(make: Make, tmp_path: Path) -> None:
+    one, two = make(HANGS, "one"), make(GOOD, "two")
+    await one.propose(Proposal("admin", "first", upload=ROW))
+    for refits in (one, two):
+        with pytest.raises(RefitBusy):
+            await refits.propose(Proposal("admin", "second", upload=ROW))
+    await one.aclose()
+    lost = await two.get("first")
+    assert (lost.state, "ended before it did" in lost.error) == ("failed", True)
+    assert list((tmp_path / "artefacts").iterdir()) == []
+    await two.propose(Proposal("admin", "second", upload=ROW))
+    assert (await ended(two, "second")).state == "done"
+
+
+async def test_a_worker_that_was_killed_leaves_no_refit_running(
+    make: Make, store: Store, database: Database
+) -> None:
+    killed = make(HANGS, "killed")
+    await killed.propose(Proposal("admin", "first", upload=ROW))
+    task = killed._task
+    assert task is not None
+    # As after a kill: nothing more is said by that worker, and its turn runs out.
+    killed._task = None
+    await store.command("DEL", "th:lock:refit")
+    late = make(GOOD, "late", lambda: 1_800_000_000.0 + TIME_LIMIT_S + 61)
+    assert (await late.get("first")).state == "failed"
+    other = make(GOOD, "other")
+    assert (await other.get("first")).state == "running"
+    await other.propose(Proposal("admin", "second", upload=ROW))
+    assert (await other.get("first")).state == "failed"
+    await ended(other, "second")
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("proposal", "message"),
+    [
+        (Proposal("admin", "UPPER", upload=ROW), "name:"),
+        (Proposal("admin", "../up", upload=ROW), "name:"),
+        (Proposal("admin", "configured", upload=ROW), "name:"),
+        (Proposal("admin", "x", upload=b"{}\n"), "rows, line 1"),
+        (Proposal("admin", "x", upload=ROW + b'{"prompt": "x"}\n'), "rows, line 2: local_ok"),
+        (Proposal("admin", "x", upload=b"\xff\xfe"), "rows, line 1"),
+    ],
+)
+async def test_bad_rows_are_refused_at_once(make: Make, proposal: Proposal, message: str) -> None:
+    refits = make()
+    with pytest.raises(BadRows) as caught:
+        await refits.propose(proposal)
+    assert str(caught.value).startswith(message)
+    assert await refits.page(10) == ([], None)
+    await refits.propose(Proposal("admin", "fine", upload=ROW))
+    await ended(refits, "fine")
+
+
+async def test_a_router_without_files_cannot_be_refitted(
+    database: Database, store: Store, tmp_path: Path
+) -> None:
+    def base() -> Path:
+        raise NoBase("heuristic")
+
+    refits = Refits(database, Lock(store, "refit", "x"), tmp_path, base)
+    with pytest.raises(NoBase, match="heuristic"):
+        await refits.propose(Proposal("admin", "x", upload=ROW))
+
+
+async def test_two_proposals_at_once_are_one_refit(make: Make) -> None:
+    refits = make()
+    asked = [refits.propose(Proposal("admin", f"r{i}", upload=ROW)) for i in range(2)]
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    assert sorted(type(x).__name__ for x in found) == ["Refit", "RefitBusy"]
+    [begun] = [x for x in found if isinstance(x, Refit)]
+    await ended(refits, begun.name)

@@ -1,0 +1,143 @@
+"""What is kept, for how long, and how much of it: on SQLite, and on PostgreSQL where it is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+import sqlalchemy as sa
+
+from gateway.learning import repository
+from gateway.learning.repository import Deleted, Given
+from gateway.learning.schema import captures, feedback, labels
+from gateway.learning.types import Capture, Label, Side, conversation_of
+from gateway.records import Database
+
+MANY = 1000
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
+    url = f"sqlite:///{tmp_path}/records.db"
+    if request.param == "postgresql":
+        url = request.getfixturevalue("cluster")
+    database = Database(url)
+    await database.start()
+    yield database
+    await database.write(repository.delete, None, None)
+    await database.aclose()
+
+
+def capture(id: int, *, org: str = "acme", side: Side = "weak", ts: float | None = None) -> Capture:
+    return Capture(
+        decision_id=f"dec_{id}",
+        org=org,
+        ts=float(id) if ts is None else ts,
+        conversation=conversation_of({"prompt": f"text {id}"}),
+        side=side,
+        p_local_ok=0.5,
+        p_frontier_ok=0.75,
+        threshold=0.15,
+        artefact="m/1",
+    )
+
+
+def given(id: int, outcome: float, *, org: str = "acme", key: str = "k", ts: float = 0.0) -> Given:
+    return Given(f"dec_{id}", key, org, ts or float(id), outcome, "a comment")
+
+
+async def count(database: Database, table: sa.Table) -> int:
+    query = sa.select(sa.func.count()).select_from(table)
+    return int(await database.read(lambda c: c.execute(query).scalar_one()))
+
+
+async def test_a_label_is_made_whichever_comes_first(database: Database) -> None:
+    assert await database.write(repository.give, given(1, 0.0), MANY) == (False, None)
+    await database.write(repository.add_captures, [capture(1), capture(2, side="strong")], MANY)
+    assert await database.write(repository.give, given(2, 1.0), MANY) == (False, "strong")
+    found, _ = await database.read(repository.list_labels, None, 10)
+    assert [(x.decision_id, x.local_ok, x.frontier_ok) for x in found] == [
+        ("dec_2", None, 1.0),
+        ("dec_1", 0.0, None),
+    ]
+    assert (found[0].p_frontier_ok, found[0].threshold, found[0].artefact) == (0.75, 0.15, "m/1")
+    # Captured twice (a worker that was slow to hear of its success): the first stays.
+    await database.write(repository.add_captures, [capture(1, side="strong")], MANY)
+    assert await database.write(repository.give, given(1, 1.0), MANY) == (True, "weak")
+
+
+async def test_another_tier_and_another_org_give_no_label(database: Database) -> None:
+    await database.write(repository.add_captures, [capture(1, side=""), capture(2)], MANY)
+    assert await database.write(repository.give, given(1, 1.0), MANY) == (False, "")
+    assert await database.write(repository.give, given(2, 1.0, org="rival"), MANY) == (False, None)
+    assert await count(database, labels) == 0
+
+
+async def test_the_oldest_go_beyond_the_cap(database: Database) -> None:
+    for start in range(0, 30, 10):
+        batch = [capture(i) for i in range(start, start + 10)]
+        await database.write(repository.add_captures, batch, 12)
+    assert await count(database, captures) == 12
+    kept = await database.read(
+        lambda c: set(c.execute(sa.select(captures.c.decision_id)).scalars())
+    )
+    assert kept == {f"dec_{i}" for i in range(18, 30)}
+    for i in range(18, 30):
+        await database.write(repository.give, given(i, 1.0), 5)
+    assert await count(database, labels) == 5
+    assert await count(database, feedback) == 5
+
+
+async def test_what_is_too_old_goes_whole(database: Database) -> None:
+    await database.write(repository.add_captures, [capture(i) for i in range(10)], MANY)
+    for i in range(10):
+        await database.write(repository.give, given(i, 1.0), MANY)
+    gone = await database.write(repository.retain, 4.0, MANY)
+    assert gone == Deleted(labels=4, captures=4, feedback=4)
+    found, _ = await database.read(repository.list_labels, None, 100)
+    assert min(x.ts for x in found) == 4.0
+    assert await database.write(repository.retain, 4.0, 3) == Deleted(3, 3, 3)
+    assert await database.write(repository.retain, 4.0, 3) == Deleted(0, 0, 0)
+
+
+async def test_deletion_by_org_and_by_time(database: Database) -> None:
+    for org, first in (("acme", 0), ("rival", 10)):
+        batch = [capture(i, org=org) for i in range(first, first + 4)]
+        await database.write(repository.add_captures, batch, MANY)
+        for i in range(first, first + 4):
+            await database.write(repository.give, given(i, 1.0, org=org), MANY)
+    assert await database.write(repository.delete, "acme", 2.0) == Deleted(2, 2, 2)
+    assert await database.write(repository.delete, "rival", None) == Deleted(4, 4, 4)
+    found, _ = await database.read(repository.list_labels, None, 100)
+    assert [x.decision_id for x in found] == ["dec_3", "dec_2"]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+async def test_pages_lose_nothing_and_keep_decisions_together(
+    database: Database, size: int
+) -> None:
+    for i in range(6):
+        # Times that are alike, and both sources for every other one.
+        base = msgspec.structs.asdict(capture(i, ts=float(i // 3)))
+        base.pop("side")
+        for source in ("feedback", "shadow") if i % 2 else ("shadow",):
+            made = Label(**base, source=source, created=9.0, local_ok=1.0)
+            await database.write(repository.put_label, made, MANY)
+    seen: list[tuple[str, str]] = []
+    cursor: str | None = None
+    while True:
+        page, cursor = await database.read(repository.list_labels, None, size, cursor)
+        seen += [(x.decision_id, x.source) for x in page]
+        if cursor is None:
+            break
+    assert len(seen) == len(set(seen)) == 9
+    assert [id for id, _ in seen] == sorted((id for id, _ in seen), reverse=True)
+    newest = await database.read(repository.newest_labels, None, 2)
+    assert {x.decision_id for x in newest} == {"dec_5", "dec_4"}
+    assert len(newest) == 3
+    assert await database.read(repository.counts) == {
+        ("feedback", "local"): 3,
+        ("shadow", "local"): 6,
+    }

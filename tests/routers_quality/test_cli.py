@@ -1,0 +1,285 @@
+"""`tollhouse router score` and `router eval`, through the command line's own entry."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+
+from gateway.cli import main
+from routers.artefacts import find_artefact, open_router, shipped_artefacts
+from routers.base import FixedRouter
+from routers.evals.scoring import Request, score_lines
+from routers.labels import LabelRow, require_enough
+from routers.types import Query, Score, Turn
+
+Write = Callable[[list[dict[str, Any]]], Path]
+FIELDS = {
+    "id",
+    "p_local_ok",
+    "p_frontier_ok",
+    "domain",
+    "task",
+    "language",
+    "data_classes",
+    "confidence",
+    "model",
+    "us",
+}
+
+
+def score(source: Path | str, output: Path | str, *more: str) -> int:
+    return main(["router", "score", "--input", str(source), "--output", str(output), *more])
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_every_line_gets_its_score_in_order(rows_file: Write, tmp_path: Path) -> None:
+    rows = rows_file(
+        [
+            {"id": "b", "prompt": "What is the capital of France?"},
+            {
+                "id": 7,
+                "messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}],
+                "tools": [{"type": "function", "function": {"name": "look_up"}}],
+            },
+            {"prompt": "My card is 4111 1111 1111 1111, charge it."},
+            {"id": "empty", "prompt": ""},
+            {"id": "b", "prompt": "What is the capital of France?"},
+        ]
+    )
+    assert score(rows, tmp_path / "scores.jsonl") == 0
+    found = read(tmp_path / "scores.jsonl")
+    assert [line["id"] for line in found] == ["b", 7, 3, "empty", "b"]
+    assert all(set(line) == FIELDS for line in found[:3])
+    assert all(0 < line["p_local_ok"] < 1 and line["us"] > 0 for line in found[:3])
+    assert found[2]["data_classes"] == ["pii"]
+    assert found[3]["unclassified"] == "empty"
+    assert found[3]["p_local_ok"] is None and found[3]["p_frontier_ok"] is None
+    assert found[4]["p_local_ok"] == found[0]["p_local_ok"]
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("name", [*shipped_artefacts(), "heuristic"])
+def test_artefacts_by_name_and_by_directory(name: str, rows_file: Write, tmp_path: Path) -> None:
+    rows = rows_file([{"id": "a", "prompt": "Prove that there is no largest prime."}])
+    assert score(rows, tmp_path / "by_name", "--artefact", name) == 0
+    line = read(tmp_path / "by_name")[0]
+    assert line["model"].startswith(name)
+    if name != "heuristic":
+        assert score(rows, tmp_path / "by_path", "--artefact", str(find_artefact(name))) == 0
+        assert read(tmp_path / "by_path")[0]["p_local_ok"] == line["p_local_ok"]
+
+
+def test_stdin_to_stdout(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    lines = b'{"id":"x","prompt":"Hello"}\n{"id":"\\ud800","prompt":"\xff\\udfff?"}\n'
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    assert score("-", "-", "--artefact", "heuristic") == 0
+    found = [json.loads(line) for line in capfdbinary.readouterr().out.splitlines()]
+    assert [line["id"] for line in found] == ["x", "?"]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("{", "line 2: is not JSON"),
+        ("[]", "line 2: must be a JSON object, not a list"),
+        ('{"id": "a"}', "line 2: has neither prompt nor messages"),
+        ('{"prompt": 1}', "line 2: prompt must be text"),
+        ('{"prompt": "a", "messages": []}', "line 2: has both prompt and messages"),
+        ('{"prompt": "a", "id": {}}', "line 2: id must be text or a whole number"),
+    ],
+)
+def test_a_bad_line_is_named_and_nothing_is_written(
+    line: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, output = tmp_path / "rows.jsonl", tmp_path / "scores.jsonl"
+    rows.write_text(f'{{"id": "a", "prompt": "Hi"}}\n{line}\n')
+    output.write_text("what was there before")
+    assert score(rows, output, "--artefact", "heuristic") == 2
+    assert f"{rows}, {says}" in capsys.readouterr().err
+    assert output.read_text() == "what was there before"
+    assert sorted(tmp_path.iterdir()) == [rows, output]
+
+
+def test_wrong_paths_are_named(
+    rows_file: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = rows_file([{"prompt": "Hi"}])
+    assert score(tmp_path / "nowhere.jsonl", "-") == 2
+    assert "nowhere.jsonl: cannot be read" in capsys.readouterr().err
+    assert score(rows, tmp_path / "no" / "scores") == 2
+    assert "--output" in capsys.readouterr().err
+    assert score(rows, "-", "--artefact", str(tmp_path / "gone")) == 2
+    assert "router artefact manifest.json: cannot be read" in capsys.readouterr().err
+    rows.write_text("\n")
+    assert score(rows, "-") == 2
+    assert "has no lines" in capsys.readouterr().err
+
+
+def labelled(n: int = 60) -> list[dict[str, Any]]:
+    """Long prompts are hard for the local model, and the frontier is nearly always right."""
+    return [
+        {
+            "id": i,
+            "prompt": "Compare the two plans. " * (1 + i % 12),
+            "local_ok": i % 12 < 7,
+            "frontier_ok": i % 20 != 0,
+        }
+        for i in range(n)
+    ]
+
+
+def test_eval_prints_the_router_beside_the_baselines(
+    rows_file: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = str(rows_file(labelled()))
+    assert main(["router", "eval", "--data", data, "--artefact", "heuristic"]) == 0
+    out = capsys.readouterr().out
+    for name in ("always local", "always frontier", "random", "length", "heuristic", "router"):
+        assert f"\n{name}" in out
+    for name in ("APGR", "CPT20", "CPT50", "CPT80", "ECE15", "Brier", "p_frontier_ok"):
+        assert name in out
+    # The heuristic under the name `router` orders these rows as their length does.
+    assert "does not show a gain over length: +0.000" in out
+
+
+def test_eval_as_json(rows_file: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [*labelled(80), {"prompt": "\u200b", "local_ok": 1, "frontier_ok": None}]
+    args = ["router", "eval", "--data", str(rows_file(rows)), "--artefact", "heuristic", "--json"]
+    assert main([*args, "--conformal", "0.3", "--out", str(tmp_path / "out")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert json.loads((tmp_path / "out" / "eval.json").read_text()) == found
+    rankings = found["rankings"]
+    assert set(rankings) == {"router", "length", "heuristic", "random", "oracle"}
+    assert rankings["random"]["apgr"]["value"] == pytest.approx(0.5)
+    assert rankings["length"]["apgr"]["low"] > 0.6
+    assert rankings["router"]["apgr"] == rankings["heuristic"]["apgr"]
+    assert len(found["shares"]) == len(rankings["oracle"]["quality"])
+    assert found["always_local"]["value"] < found["always_frontier"]["value"]
+    assert found["p_local_ok"]["rows"] >= found["rows"]
+    assert found["conformal"]["kept"] >= 0.95
+    assert found["beats_length"] is False
+
+
+def test_eval_draws_the_curve(rows_file: Write, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    data, out = str(rows_file(labelled())), tmp_path / "out"
+    assert (
+        main(["router", "eval", "--data", data, "--artefact", "heuristic", "--out", str(out)]) == 0
+    )
+    assert (out / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_eval_without_matplotlib_says_what_to_install(
+    rows_file: Write,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for name in ("matplotlib.figure", "matplotlib.backends.backend_agg"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    data, out = str(rows_file(labelled())), tmp_path / "out"
+    assert (
+        main(["router", "eval", "--data", data, "--artefact", "heuristic", "--out", str(out)]) == 0
+    )
+    assert "pip install 'tollhouse[eval]'" in capsys.readouterr().err
+    assert [file.name for file in out.iterdir()] == ["eval.json"]
+
+
+def test_eval_says_when_there_is_no_gap(
+    rows_file: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row | {"frontier_ok": row["local_ok"]} for row in labelled()]
+    assert main(["router", "eval", "--data", str(rows_file(rows)), "--artefact", "heuristic"]) == 0
+    assert "no gap that routing could close" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        (labelled(5), "too few rows: 5 have local_ok"),
+        ([row | {"frontier_ok": None} for row in labelled()], "0 have both"),
+        ([row | {"local_ok": True} for row in labelled()], "local_ok is true in every row"),
+        ([row | {"local_ok": 2} for row in labelled()], "line 1: local_ok must lie between"),
+        ([], "has no rows"),
+    ],
+)
+def test_eval_says_what_is_wrong_with_the_rows(
+    rows: list[dict[str, Any]],
+    says: str,
+    rows_file: Write,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = rows_file(rows)
+    assert main(["router", "eval", "--data", str(data), "--artefact", "heuristic"]) == 2
+    assert f"tollhouse: {data}" in (err := capsys.readouterr().err) and says in err
+
+
+class Refitted(msgspec.Struct):
+    name: str
+    base: str
+    rows: int
+    seconds: float
+    better: bool
+    verdict: str
+    metrics: dict[str, float | list[float]]
+
+
+def test_refit_prints_the_gain_and_the_verdict(
+    rows_file: Write,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run(rows: list[LabelRow], base: Path, out: Path, *, name: str, seed: int) -> Refitted:
+        require_enough(rows, least=50)
+        metrics: dict[str, float | list[float]] = {"apgr": 0.61, "apgr_ci95": [0.55, 0.67]}
+        verdict = "No better than before on held-out rows."
+        return Refitted(name, base.name, len(rows), 1.5, False, verdict, metrics)
+
+    # What fitting finds is tested where it is fitted; here, what is said of it.
+    monkeypatch.setitem(sys.modules, "routers.refit", SimpleNamespace(run=run))
+    out = tmp_path / "ours-2"
+    args = ["router", "refit", "--labels", str(rows_file(labelled())), "--out", str(out)]
+    assert main([*args, "--artefact", shipped_artefacts()[0]]) == 0
+    said = capsys.readouterr().out
+    assert "ours-2" in said and shipped_artefacts()[0] in said and "60" in said
+    assert "[0.5500, 0.6700]" in said and said.endswith("No better than before on held-out rows.\n")
+    assert main([*args, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["better"] is False
+    rows_file(labelled(5))
+    assert main(args) == 2
+    assert "too few rows: 5 have local_ok, at least 50 are needed" in capsys.readouterr().err
+
+
+async def test_data_classes_are_those_of_the_patterns_the_score_and_the_model() -> None:
+    class Detecting(FixedRouter):
+        def detect(self, text: str) -> frozenset[str]:
+            return frozenset(["phi"]) if "ward" in text else frozenset()
+
+    texts = ["My card is 4111 1111 1111 1111.", "He is on the ward.", "Why?"]
+    requests = [Request(i, Query((Turn("user", text),)), text) for i, text in enumerate(texts)]
+    for own in ((), ("phi",)):
+        score = Score(p_local_ok=0.5, p_frontier_ok=0.6, data_classes=own)
+        lines = await score_lines(Detecting(score), requests, lambda done: None)
+        found = [json.loads(line)["data_classes"] for line in lines]
+        assert found == [sorted({"pii", *own}), ["phi"], list(own)]
+
+
+async def test_open_router_knows_the_heuristic() -> None:
+    router = open_router("heuristic")
+    assert router.name == "heuristic"
+    await router.aclose()

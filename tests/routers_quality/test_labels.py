@@ -1,0 +1,143 @@
+"""Labelled rows: what is accepted, and errors that name the row and the field."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from routers.labels import LabelRow, LabelsError, load_rows, parse_rows, require_enough
+from routers.types import Turn
+
+GOOD: dict[str, Any] = {"id": "a", "prompt": "Why?", "local_ok": True, "frontier_ok": 0.5}
+
+
+def parse(*rows: Any) -> list[LabelRow]:
+    return parse_rows([json.dumps(row).encode() + b"\n" for row in rows], "rows.jsonl")
+
+
+def changed(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in (GOOD | fields).items() if value is not ...}
+
+
+def test_a_prompt() -> None:
+    assert parse(GOOD) == [LabelRow("a", (Turn("user", "Why?"),), 1.0, 0.5)]
+
+
+def test_messages_with_parts_and_tools() -> None:
+    content = [{"type": "text", "text": "Look"}, {"type": "image_url", "image_url": {"url": "x"}}]
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": content}]
+    found = parse(changed(prompt=..., messages=messages, tools=[{}, {}], id=..., local_ok=None))
+    turns = (Turn("system", "Be brief."), Turn("user", "Look"))
+    assert found == [LabelRow("1", turns, None, 0.5, 2)]
+    assert found[0].query.tools == 2
+
+
+def test_other_fields_and_blank_lines_are_left_alone() -> None:
+    lines = [
+        b"\xef\xbb\xbf" + json.dumps(GOOD).encode(),
+        b"\r\n",
+        json.dumps(changed(id=7, source="x", weight=3)).encode(),
+    ]
+    assert [row.id for row in parse_rows(lines, "rows")] == ["a", "7"]
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (changed(local_ok=...), "local_ok is missing"),
+        (changed(frontier_ok=...), "frontier_ok is missing"),
+        (changed(local_ok="yes"), "local_ok must be true, false, a number from 0 to 1, or null"),
+        (changed(frontier_ok=1.5), "frontier_ok must lie between 0 and 1, not be 1.5"),
+        (changed(local_ok=-1), "local_ok must lie between 0 and 1"),
+        (changed(local_ok=float("nan")), "local_ok must lie between 0 and 1"),
+        (changed(local_ok=None, frontier_ok=None), "local_ok and frontier_ok are both null"),
+        (changed(prompt=...), "has neither prompt nor messages"),
+        (changed(messages=[]), "has both prompt and messages"),
+        (changed(prompt=3), "prompt must be text, not a number"),
+        (changed(prompt="  \n"), "prompt has no text"),
+        (changed(prompt=..., messages=[]), "messages has no text"),
+        (changed(prompt=..., messages="hi"), "messages must be a list, not text"),
+        (changed(prompt=..., messages=["hi"]), r"messages\[0\] must be an object, not text"),
+        (changed(prompt=..., messages=[{"content": "hi"}]), r"messages\[0\]\.role must be text"),
+        (
+            changed(prompt=..., messages=[{"role": "user", "content": 3}]),
+            r"messages\[0\]\.content must be text or a list of parts, not a number",
+        ),
+        (changed(tools={}), "tools must be a list, not an object"),
+        (changed(id=[]), "id must be text or a whole number, not a list"),
+        ([GOOD], "must be a JSON object, not a list"),
+    ],
+)
+def test_a_bad_row_is_named_with_its_field(row: Any, says: str) -> None:
+    with pytest.raises(LabelsError, match=rf"^rows\.jsonl, line 2: {says}"):
+        parse(GOOD, row, GOOD)
+
+
+def test_a_line_that_is_no_json_is_named() -> None:
+    with pytest.raises(LabelsError, match=r"^x, line 2: is not JSON"):
+        parse_rows([json.dumps(GOOD).encode(), b'{"prompt": '], "x")
+    with pytest.raises(LabelsError, match=r"^x, line 1: is not JSON"):
+        parse_rows([b"[" * 100_000], "x")
+
+
+def test_foreign_bytes_and_lone_surrogates_are_read() -> None:
+    rows = parse_rows(
+        [
+            b'{"prompt": "\\ud800 why", "local_ok": 1, "frontier_ok": 1}',
+            b'{"prompt": "\xff\xfe why", "local_ok": 0, "frontier_ok": 1}',
+        ],
+        "x",
+    )
+    assert [row.turns[0].text for row in rows] == ["\ud800 why", "\ufffd\ufffd why"]
+
+
+@pytest.mark.parametrize("lines", [[], [b"\n", b"  \n"]])
+def test_a_file_without_rows(lines: list[bytes]) -> None:
+    with pytest.raises(LabelsError, match=r"^x: has no rows"):
+        parse_rows(lines, "x")
+
+
+@given(st.lists(st.binary(max_size=80), max_size=5))
+def test_any_bytes_give_rows_or_an_error(lines: list[bytes]) -> None:
+    try:
+        assert parse_rows(lines, "x")
+    except LabelsError as exc:
+        assert str(exc).startswith("x")
+
+
+def test_files(tmp_path: Path) -> None:
+    plain, packed = tmp_path / "rows.jsonl", tmp_path / "rows.jsonl.gz"
+    plain.write_text(json.dumps(GOOD))
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    assert load_rows(plain) == load_rows(packed) == parse(GOOD)
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jsonl.gz"
+    for content in (b"not gzip", gzip.compress(json.dumps(GOOD).encode() * 50)[:-9]):
+        broken.write_bytes(content)
+        with pytest.raises(LabelsError, match=r"broken\.jsonl\.gz: cannot be read"):
+            load_rows(broken)
+    with pytest.raises(LabelsError, match=r"nowhere\.jsonl: cannot be read"):
+        load_rows(tmp_path / "nowhere.jsonl")
+
+
+def test_too_few_rows_say_what_is_missing() -> None:
+    rows = parse(GOOD, changed(local_ok=False), changed(local_ok=None), changed(frontier_ok=None))
+    require_enough(rows, least=3, pairs=2)
+    with pytest.raises(LabelsError, match="x: too few rows: 3 have local_ok, at least 4 are"):
+        require_enough(rows, least=4, where="x")
+    with pytest.raises(LabelsError, match="2 have both local_ok and frontier_ok, at least 3 are"):
+        require_enough(rows, least=3, pairs=3)
+
+
+def test_one_class_only_is_refused() -> None:
+    rows = parse(*[changed(local_ok=True, id=i) for i in range(30)])
+    with pytest.raises(LabelsError, match="local_ok is true in every row"):
+        require_enough(rows, least=20)

@@ -1,0 +1,168 @@
+"""Refits of a shipped artefact: 120 made-up rows each."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from routers.artefacts import find_artefact
+from routers.labels import LabelRow, LabelsError
+from routers.onnx.encoder import load_encoder
+from routers.onnx.heads import load_heads
+from routers.onnx.manifest import ArtefactError, load_manifest
+from routers.onnx.render import render
+from routers.onnx.router import OnnxRouter
+from routers.refit import run
+from routers.refit.run import OWN
+from routers.steering.calibration import FILE as CALIBRATION
+from routers.steering.calibration import load_calibration
+from routers.types import Query, Turn
+
+BASE = find_artefact("static-192")
+ROWS = 120
+DISHES = (
+    "lentil soup, apple pie, risotto, pancakes, goulash, falafel, tiramisu, ramen, gazpacho, naan"
+)
+WAYS = (
+    "How long does {} keep in the fridge?",
+    "Write a shopping list for {}.",
+    "What can I serve with {} for six guests?",
+    "My {} came out too salty. What now?",
+    "Give me a vegan version of {}.",
+    "Which wine goes with {}?",
+)
+THINGS = (
+    "sin(x)^2, x*exp(x), ln(x)/x, 1/(1+x^2), x^3*cos(x), sqrt(1-x^2), tan(x), x^x, 1/x^2, x*ln(x)"
+)
+TASKS = (
+    "Find the antiderivative of {}.",
+    "Differentiate {} twice.",
+    "Show that {} has no maximum on the real line.",
+    "Expand {} into a power series around x = 1.",
+    "Compute the definite integral of {} from 1 to 2.",
+    "For which x is {} convex?",
+)
+
+
+def prompts() -> list[tuple[str, bool]]:
+    """Sixty about food and sixty about calculus, in turn; and whether it is food."""
+    food = [w.format(d) for d, w in itertools.product(DISHES.split(", "), WAYS)]
+    sums = [t.format(f) for f, t in itertools.product(THINGS.split(", "), TASKS)]
+    pairs = zip(food, sums, strict=True)
+    return [(text, about) for one, other in pairs for text, about in ((one, True), (other, False))]
+
+
+def row(number: int, text: str, local: float, frontier: float) -> LabelRow:
+    return LabelRow(str(number), (Turn("user", text),), local, frontier)
+
+
+def kitchen_trouble() -> list[LabelRow]:
+    """A local model that can calculate and cannot cook: the opposite of what anybody expects."""
+    rng = np.random.default_rng(0)
+    sure = rng.random(ROWS) < 0.95
+    return [row(i, text, float(sure[i] != food), 1.0) for i, (text, food) in enumerate(prompts())]
+
+
+def as_the_base_says() -> list[LabelRow]:
+    """Outcomes drawn from the probabilities of the artefact itself: nothing is left to learn."""
+    rng = np.random.default_rng(3)
+    texts = [text for text, _ in prompts()]
+    encoder = load_encoder(BASE, load_manifest(BASE).max_tokens)
+    reading = encoder.read_singly([render(Query((Turn("user", text),))) for text in texts])
+    p = load_heads(BASE).predict(reading.sentences, reading.surfaces)
+    drawn = (rng.random(p.shape) < p).astype(float)
+    return [row(i, text, *drawn[i].tolist()) for i, text in enumerate(texts)]
+
+
+def test_what_can_be_learnt_makes_it_better(tmp_path: Path) -> None:
+    report = run(kitchen_trouble(), BASE, tmp_path / "new", name="kitchen")
+    assert report.better, report.verdict
+    assert report.verdict.startswith("better than before on held-out rows: APGR ")
+    assert (report.rows, report.left_out) == (ROWS, [])
+    metrics = report.metrics
+    assert metrics["apgr_after"] > metrics["apgr_before"]  # type: ignore[operator]
+    assert metrics["brier_after"] < metrics["brier_before"]  # type: ignore[operator]
+    base, manifest = load_manifest(BASE), load_manifest(tmp_path / "new")
+    assert (manifest.name, manifest.version) == ("kitchen", base.version + 1)
+    assert manifest.rows["own/kitchen"] == ROWS
+    assert manifest.metrics == metrics
+    assert report.base == f"{base.name}/{base.version}"
+    calibration = load_calibration((tmp_path / "new" / CALIBRATION).read_bytes())
+    assert calibration.rows == ROWS
+
+
+async def test_the_new_artefact_serves_what_it_learnt(tmp_path: Path) -> None:
+    run(kitchen_trouble(), BASE, tmp_path / "new")
+    old, new = OnnxRouter.load(BASE), OnnxRouter.load(tmp_path / "new")
+    cook = Query((Turn("user", "How long does chicken curry keep in the fridge?"),))
+    integrate = Query((Turn("user", "Find the antiderivative of x*cos(x)."),))
+    gains = []
+    for router in (old, new):
+        scores = [await router.score(query, deadline=60.0) for query in (cook, integrate)]
+        assert all(score.gain is not None for score in scores)
+        gains.append((scores[0].gain or 0.0) - (scores[1].gain or 0.0))
+        await router.aclose()
+    assert gains[1] > gains[0]
+    assert gains[1] > 0.3
+
+
+def test_chance_is_no_better_than_before(tmp_path: Path) -> None:
+    report = run(as_the_base_says(), BASE, tmp_path / "new")
+    assert not report.better, report.verdict
+    assert report.verdict.startswith("no better than before on held-out rows: ")
+    # It is written all the same: whether to take it is the operator's choice.
+    assert OWN in load_heads(tmp_path / "new").committees
+
+
+def test_a_refit_repeats(tmp_path: Path) -> None:
+    rows = kitchen_trouble()
+    first, second = (run(rows, BASE, tmp_path / name, name="x") for name in ("one", "two"))
+    assert first.metrics == second.metrics
+    assert first.verdict == second.verdict
+    one, two = load_manifest(tmp_path / "one"), load_manifest(tmp_path / "two")
+    assert one.files == two.files
+    assert set(one.files) >= set(load_manifest(BASE).files)
+
+
+def test_a_refit_of_a_refit_replaces_its_rows(tmp_path: Path) -> None:
+    rows = kitchen_trouble()
+    run(rows, BASE, tmp_path / "first", name="mine")
+    again = run(rows[:100], tmp_path / "first", tmp_path / "second", name="mine")
+    manifest = load_manifest(tmp_path / "second")
+    assert manifest.version == load_manifest(BASE).version + 2
+    assert manifest.rows["own/mine"] == 100
+    assert load_heads(tmp_path / "second").committees[OWN].rows == 100
+    # The layer beneath knew these rows already, so nothing is compared with it.
+    assert again.left_out == [OWN]
+
+
+def test_rows_that_cannot_be_used_write_nothing(tmp_path: Path) -> None:
+    rows = kitchen_trouble()
+    same = [
+        row(i, r.turns[0].text, r.local_ok or 0.0, r.local_ok or 0.0) for i, r in enumerate(rows)
+    ]
+    cases: list[tuple[list[LabelRow], str]] = [
+        (rows[:20], "too few rows"),
+        ([r for r in rows if r.local_ok == 1.0], "in every row"),
+        (same, "no gain"),
+        ([row(i, "\u200b", i % 2, 1.0) for i in range(ROWS)], "with a text to score: too few"),
+    ]
+    for bad, message in cases:
+        with pytest.raises(LabelsError, match=message):
+            run(bad, BASE, tmp_path / "new")
+    with pytest.raises(ArtefactError, match="starts from"):
+        run(rows, BASE, BASE)
+    with pytest.raises(ArtefactError, match=r"manifest\.json"):
+        run(rows, tmp_path / "nowhere", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_prompts_and_labels_stay_out_of_the_manifest(tmp_path: Path) -> None:
+    run(kitchen_trouble(), BASE, tmp_path / "new", name="kitchen")
+    for file in ("manifest.json", "heads.json", CALIBRATION):
+        text = json.dumps(json.loads((tmp_path / "new" / file).read_bytes()))
+        assert "goulash" not in text

@@ -1,0 +1,218 @@
+"""The data-class model: what it finds, that all of a long text is read, that no text breaks it."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+np = pytest.importorskip("numpy")
+
+from routers.onnx.classes import (  # noqa: E402 - numpy is needed first
+    FILE,
+    STRIDE,
+    WINDOW,
+    DataClassModel,
+    highest_in_windows,
+    load_classes,
+    windows,
+)
+from routers.onnx.manifest import ArtefactError  # noqa: E402
+from routers.onnx.texts import TextModels, load_texts  # noqa: E402
+from routers.onnx.tokens import (  # noqa: E402
+    FEATURES,
+    LEXICON_BITS,
+    features,
+    slots_of,
+    spans_of,
+)
+from routers.patterns import detect  # noqa: E402
+from routers.train.classes import Text, inside, lexicon_of  # noqa: E402
+from routers.train.classes import load_texts as load_labelled  # noqa: E402
+from routers.train.frames import PERSONAL, fill  # noqa: E402
+from routers.train.prompts import IMPERSONAL, MEDICINE, REPLIES  # noqa: E402
+
+NO_WORDS = np.zeros(1 << LEXICON_BITS, dtype=np.uint8)
+ANYTHING = st.text(st.characters(), max_size=300)  # lone surrogates among them
+NAMED = "My name is Anna Weber."
+NOTE = "The patient denies chest pain and was given insulin for her hypertension."
+
+
+def test_it_tells_what_it_was_shown(classes: DataClassModel) -> None:
+    assert "pii" in classes.detect(NAMED)
+    assert "phi" in classes.detect(NOTE)
+    assert classes.detect("how many pens are there in total?") == frozenset()
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\t \r"])
+def test_nothing_is_in_a_text_of_nothing(classes: DataClassModel, text: str) -> None:
+    assert classes.predict(text) == {"phi": 0.0, "pii": 0.0}
+
+
+@pytest.mark.parametrize("at", [0.0, 0.5, 1.0])
+def test_a_paragraph_is_found_anywhere_in_a_long_text(classes: DataClassModel, at: float) -> None:
+    filler = ["how many pens are there in total?"] * 12_000
+    assert classes.detect(" ".join(filler)) == frozenset()
+    paragraph = "Please call Anna Weber back. Omar Haddad lives next door. " * 8
+    filler[int(at * (len(filler) - 1))] = paragraph
+    assert "pii" in classes.detect(" ".join(filler))
+
+
+def test_windows_cover_every_token_and_their_number_is_bounded() -> None:
+    for tokens in (1, STRIDE, WINDOW, WINDOW + 1, 3 * STRIDE, 1000, 500_000):
+        starts, ends = windows(tokens)
+        covered = np.zeros(tokens, dtype=bool)
+        for start, end in zip(starts[:20], ends[:20], strict=True):
+            covered[start:end] = True
+        assert covered[: min(tokens, 20 * STRIDE)].all()
+        assert ends[-1] == tokens
+        assert len(starts) <= tokens / STRIDE + 1
+
+
+@given(st.lists(st.integers(-9, 9), min_size=1, max_size=700))
+@settings(deadline=None)
+def test_the_highest_of_a_window_is_its_highest(values: list[int]) -> None:
+    array = np.array(values, dtype=float)
+    starts, ends = windows(len(values))
+    slow = [array[a:b].max() for a, b in zip(starts, ends, strict=True)]
+    assert highest_in_windows(array).tolist() == slow
+
+
+@given(ANYTHING)
+@settings(max_examples=200, deadline=None)
+def test_no_text_breaks_it(classes: DataClassModel, text: str) -> None:
+    found = classes.predict(text)
+    assert set(found) == {"phi", "pii"}
+    assert all(0.0 <= p <= 1.0 for p in found.values())
+    assert features(text, NO_WORDS).shape == (len(spans_of(text)[0]), FEATURES)
+
+
+def test_tokens_are_words_numbers_and_signs() -> None:
+    text = "Ann's card: 4021--17\n\n😀 ok"
+    starts, ends = spans_of(text)
+    pieces = [text[a:b] for a, b in zip(starts, ends, strict=True)]
+    assert pieces == ["Ann", "'", "s", "card", ":", "4021", "--", "17", "\n\n", "😀", "ok"]
+    assert inside(text, [(12, 20)]).tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 0]
+
+
+def test_digits_are_a_shape() -> None:
+    card = features("card 4021 lost", NO_WORDS)
+    assert (card == features("card 9876 lost", NO_WORDS)).all()
+    assert not (card == features("card 40217 lost", NO_WORDS)).all()
+
+
+def test_a_lexicon_makes_words_it_lists_alike() -> None:
+    lexicon = NO_WORDS.copy()
+    lexicon[slots_of(["anna", "Omar"])] = 2
+    anna, omar, card = (features(f"{word} left", lexicon)[0] for word in ("Anna", "OMAR", "Card"))
+    alone = FEATURES - 1
+    assert anna[alone] == features("Omar left", lexicon)[0][alone] != card[alone]
+    assert omar[alone] == features("ANNA left", lexicon)[0][alone]
+    assert card[alone] == features("Card left", NO_WORDS)[0][alone]
+    assert len(slots_of([])) == 0
+
+
+def test_the_lexicon_has_common_words_and_names_but_no_one_else() -> None:
+    rows = [Text(f"please call {name} back", "pii", "n", name, [(12, 15)]) for name in
+            ("zed", "zed", "zed")]  # fmt: skip
+    lexicon = lexicon_of([*rows, Text("xylophones", "", "n", "once")])
+
+    def of(word: str) -> int:
+        return int(lexicon[slots_of([word])[0]])
+
+    assert [of(word) & 1 for word in ("please", "back", "zed", "xylophones")] == [1, 1, 0, 0]
+    assert [int(((lexicon >> bit) & 1).sum()) > 300 for bit in (1, 2, 3)] == [True] * 3
+
+
+def test_every_frame_can_be_filled_and_its_spans_are_right() -> None:
+    rng = random.Random(1)
+    for frame in PERSONAL:
+        text, spans = fill(frame, rng)
+        assert "{{" not in text and "\0" not in text
+        assert all(0 <= a < b <= len(text) for a, b in spans), frame
+        assert spans, frame
+    prompts = (*IMPERSONAL, *REPLIES, *MEDICINE)
+    assert len(set(prompts)) == len(prompts)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("tokens", None, "no array 'tokens'"),
+        ("lexicon", NO_WORDS[:8], "must be unsigned integers of shape"),
+        ("windows", np.zeros((2, 8), dtype=np.int8), "must be integers of shape"),
+        ("thresholds", np.array([0.5, 1.0]), "between 0 and 1"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_named(
+    class_arrays: dict[str, Any], name: str, value: Any, why: str
+) -> None:
+    arrays = {**class_arrays, name: value}
+    if value is None:
+        del arrays[name]
+    with pytest.raises(ArtefactError, match=why) as found:
+        DataClassModel(arrays)
+    assert found.value.file == FILE
+
+
+class Broken(DataClassModel):
+    """A model that fails at every look."""
+
+    def __init__(self) -> None:
+        self.broken = True
+
+    def detect(self, text: str) -> frozenset[str]:
+        if self.broken:
+            raise MemoryError
+        return frozenset(("pii",))
+
+
+def test_a_model_that_fails_finds_nothing_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    model = Broken()
+    texts = TextModels(classes=model)
+    assert texts.detect("Anna Weber") == texts.detect("Anna Weber") == frozenset()
+    assert texts.describe()["failures"] == 2
+    assert "MemoryError" in str(texts.describe()["last_error"])
+    assert len(caplog.records) == 1
+    assert "Anna" not in caplog.text
+    model.broken = False
+    assert texts.detect("Anna Weber") == {"pii"}
+    assert texts.describe()["last_error"] is None
+
+
+def test_an_artefact_without_the_files_detects_nothing(tmp_path: Path) -> None:
+    texts = load_texts(tmp_path)
+    assert texts.detect(NAMED) == frozenset()
+    assert texts.language("the house") is None
+    assert texts.describe()["data_classes"] is False
+    (tmp_path / FILE).write_bytes(b"broken")
+    with pytest.raises(ArtefactError, match=FILE):
+        load_texts(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def shipped(artefact: Path) -> DataClassModel:
+    path = artefact / FILE
+    if not path.is_file():
+        pytest.skip("the artefact has no data-class model yet")
+    return load_classes(path)
+
+
+def test_the_shipped_model_on_the_rows_it_was_fitted_on(
+    shipped: DataClassModel, data_dir: Path
+) -> None:
+    """A regression check only: the held-out figures, by template, are in the manifest."""
+    rates: dict[str, list[bool]] = {}
+    for text in load_labelled(data_dir, 1)[::7]:
+        if text.held:
+            flagged = bool(shipped.detect(text.text) or detect(text.text).labels)
+            rates.setdefault(text.source, []).append(flagged)
+    rate = {name: sum(rows) / len(rows) for name, rows in rates.items()}
+    assert rate["pii_templates"] > 0.98
+    assert min(rate["dialogue"], rate["dialogue without speakers"], rate["note"]) > 0.98
+    for name in ("mmlu_pro", "gsm8k_train", "clinc150", "banking77"):
+        assert rate[name] < 0.03, name

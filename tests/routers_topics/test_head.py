@@ -1,0 +1,99 @@
+"""The head at run time: shapes, sums over fields, words, arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from routers.onnx.topics import LinearHead, TopicHead, WordTable, from_arrays, word_ids
+from routers.train.discriminant import fit_head
+
+
+def small() -> LinearHead:
+    weights = np.array([[4.0, 0.0], [0.0, 4.0], [-4.0, -4.0]])
+    return LinearHead(("a", "b"), (0, 1, 1), weights, np.zeros(3))
+
+
+def test_a_label_is_the_sum_over_its_fields():
+    head = small()
+    found = head.predict(np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]]))
+    assert found.shape == (3, 2)
+    np.testing.assert_allclose(found.sum(axis=1), 1.0, rtol=1e-5)
+    assert found.argmax(axis=1).tolist() == [0, 1, 1]
+    even = head.predict(np.zeros((1, 2)))[0]
+    np.testing.assert_allclose(even, [1 / 3, 2 / 3], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("groups", "weights", "bias"),
+    [((0, 1), (3, 2), 3), ((0, 1, 1), (3, 2), 2), ((0, 0, 0), (3, 2), 3), ((0, 1, 2), (3, 2), 3)],
+)
+def test_shapes_that_do_not_fit_are_refused(groups, weights, bias):
+    with pytest.raises(ValueError, match=r"fields|label"):
+        LinearHead(("a", "b"), groups, np.zeros(weights), np.zeros(bias))
+
+
+def test_words_move_the_answer():
+    table = np.zeros((2, 64))
+    table[1, word_ids("hearsay", 64)] = 9.0
+    head = TopicHead(small(), WordTable(table), 1.0, 1.0)
+    vector = np.array([[0.4, 0.0]])
+    plain, worded = head.predict(vector, ["nothing"])[0], head.predict(vector, ["Hearsay!"])[0]
+    assert head.best(plain, 0.0) == "a"
+    assert head.best(worded, 0.9) == "b"
+
+
+def test_a_hotter_head_is_less_sure_and_answers_the_same():
+    vector = np.array([[1.0, 0.2]])
+    cold = TopicHead(small(), None, 0.0, 1.0).predict(vector, [""])[0]
+    hot = TopicHead(small(), None, 0.0, 3.0).predict(vector, [""])[0]
+    assert cold.argmax() == hot.argmax()
+    assert cold.max() > hot.max()
+
+
+def test_below_the_floor_there_is_no_label():
+    head = TopicHead(small(), None, 0.0, 1.0)
+    assert head.best(np.array([0.45, 0.55]), 0.6) is None
+    assert head.best(np.array([0.45, 0.55]), 0.5) == "b"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\x00\x01", "١٢٣ ½ 🦊", "​‮" * 400, "a" * 100_000, "word " * 200_000]
+)
+def test_any_text_has_finite_scores(text):
+    scores = WordTable(np.ones((3, 32))).scores([text])
+    assert scores.shape == (1, 3)
+    assert np.isfinite(scores).all()
+
+
+def test_words_are_cut_like_the_text_of_the_encoder():
+    head, tail = "alpha " * 100, "omega " * 100
+    middle = word_ids(head + "hidden " * 400 + tail, 1 << 20)
+    assert middle == word_ids(head[:400] + "\n" + tail[-200:], 1 << 20)
+    assert not set(word_ids("hidden", 1 << 20)) & set(middle)
+
+
+def test_a_head_without_temperature_or_with_other_words_is_refused():
+    with pytest.raises(ValueError, match="temperature"):
+        TopicHead(small(), None, 0.0, 0.0)
+    with pytest.raises(ValueError, match="labels"):
+        TopicHead(small(), WordTable(np.zeros((3, 8))), 1.0, 1.0)
+
+
+def test_arrays_come_back_as_the_same_head(taught, recipe):
+    vectors, rows = taught
+    head, _ = fit_head(vectors, rows, recipe, 1)
+    back = from_arrays(head.arrays())
+    texts = [row.text for row in rows]
+    np.testing.assert_allclose(
+        back.predict(vectors, texts), head.predict(vectors, texts), atol=0.01
+    )
+    assert back.labels == head.labels
+    assert back.width == vectors.shape[1]
+
+
+def test_a_missing_array_is_named(taught, recipe):
+    arrays = fit_head(*taught, recipe, 1)[0].arrays()
+    del arrays["bias"]
+    with pytest.raises(ValueError, match="bias"):
+        from_arrays(arrays)
