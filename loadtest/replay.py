@@ -26,6 +26,7 @@ from pathlib import Path
 from random import Random
 from typing import TextIO
 
+from routers.artefacts import find_artefact
 from routers.decide import Odds
 from routers.onnx.router import DEFAULT_ARTEFACT, OnnxRouter
 from routers.steering import Calibration, PolicySteering
@@ -301,7 +302,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="loadtest.replay", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("--artefact", type=Path, default=DEFAULT_ARTEFACT)
+    parser.add_argument("--artefact", type=find_artefact, default=DEFAULT_ARTEFACT)
     parser.add_argument("--data", type=Path, default=default_dir())
     parser.add_argument("--cache", type=Path, required=True, help="directory of scores")
     parser.add_argument("--out", type=Path, help="JSON with every window")
@@ -314,10 +315,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     wanted = prompts(args.data, args.seed)
     odds = score_all(wanted, args.artefact, args.cache)
     rows = priced(wanted, odds, args.seed)
-    setup = Setup(_calibration(args.artefact), str(args.artefact), args.workers, seed=args.seed)
+    setup = Setup(_calibration(args.artefact), args.artefact.name, args.workers, seed=args.seed)
     targets = (Target(share=args.share), Target(quality=args.quality), Target(cost=args.cost))
     outcomes = [replay(target, rows, setup) for target in targets]
-    print(f"{len(rows)} prompts, {args.workers} worker(s), artefact {args.artefact}")
+    print(f"{len(rows)} prompts, {args.workers} worker(s), artefact {args.artefact.name}")
     print(f"calibration rows: {setup.calibration.rows if setup.calibration else 'none'}")
     for outcome in outcomes:
         show(outcome)

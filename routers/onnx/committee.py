@@ -26,6 +26,8 @@ TARGETS = ("local", "gain")
 # A member far outside what it said of the rows says no more than this many standard deviations.
 CLIP = 2.5
 NEIGHBOURS = 5
+# So little of the rows' kind that the memory need not be asked.
+ELSEWHERE = 0.02
 
 
 class Kernels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -98,12 +100,15 @@ class Committee:
     def predict(self, views: Views) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """[n, 2]: the logit of p_local_ok and the gain; and [n]: how far the memory spoke, 0..1."""
         xp, a = self._np, self._a
+        home = at_home(views, a["gate"])
+        if views.away is not None and float(home.max()) < ELSEWHERE:
+            # Most requests of a chat: what the memory would say of them has no weight.
+            return beneath(views, home).astype(xp.float32, copy=False), xp.zeros_like(home)
         cosines = views.sentences @ self._memory
         deviation = (self._members(views, cosines) - a["centre"]) / a["spread"]
         total = (xp.minimum(xp.maximum(deviation, -CLIP), CLIP) * a["weight"]).sum(axis=2)
         line = a["line"]
         own = line[:, 0] + line[:, 1] * total
-        home = at_home(views, self._a["gate"])
         share = self._familiarity(cosines) * home
         mixed = share[:, None] * own + (1 - share[:, None]) * beneath(views, home)
         return mixed.astype(xp.float32, copy=False), share
