@@ -21,10 +21,9 @@ def main(argv: list[str]) -> int:
     with contextlib.suppress(OSError):
         # Requests go before refits.
         os.nice(10)
-    from routers.refit import run
-
     from routers.labels import LabelsError, parse_rows
     from routers.onnx.manifest import ArtefactError
+    from routers.refit import run
 
     answer: dict[str, object]
     try:
