@@ -118,6 +118,7 @@ class Refits:
         try:
             refit, lines = await self._begin(proposal, name, base)
         except BaseException:
+            # Also when the caller has gone: otherwise no refit could ever start here again.
             self._busy = False
             raise
         self._task = asyncio.create_task(self._run(refit, base, proposal.seed, lines))
@@ -145,6 +146,7 @@ class Refits:
                 raise RefitTaken(name)
             await self._database.write(_begin, refit)
         except BaseException:
+            # Also when the caller has gone: other workers wait for this lock.
             await self._lock.release()
             raise
         return refit, lines

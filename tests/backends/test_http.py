@@ -381,6 +381,7 @@ async def test_idle_connections_expire(raw_server) -> None:
     transport = UpstreamTransport(Limits(keepalive=0.05))
     await (await transport.send(make_endpoint(raw_server.url), b"{}")).read(10)
     await until(lambda: transport.stats()[0].connections == 0)
+    assert transport.stats()[0].connections == 0
     await transport.aclose()
 
 

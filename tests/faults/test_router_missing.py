@@ -50,7 +50,9 @@ def test_a_missing_model_stops_the_start(tmp_path: Path) -> None:
     refused(tmp_path, nowhere, str(nowhere))
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "heads.json", "tokenizer.json"])
+@pytest.mark.parametrize(
+    "name", ["model.onnx", "heads.json", "heads.npz", "tokenizer.json", "classes.npz"]
+)
 def test_a_corrupt_model_stops_the_start_and_names_the_file(tmp_path: Path, name: str) -> None:
     refused(tmp_path, broken(tmp_path, name), name)
 

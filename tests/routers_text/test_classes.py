@@ -196,10 +196,7 @@ def test_an_artefact_without_the_files_detects_nothing(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def shipped(artefact: Path) -> DataClassModel:
-    path = artefact / FILE
-    if not path.is_file():
-        pytest.skip("the artefact has no data-class model yet")
-    return load_classes(path)
+    return load_classes(artefact / FILE)
 
 
 def test_the_shipped_model_on_the_rows_it_was_fitted_on(
