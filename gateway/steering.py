@@ -144,6 +144,10 @@ class Steering:
         except StoreError as exc:
             self._used |= used
             log.info("steering not saved: %s", exc)
+        except asyncio.CancelledError:
+            # The worker stops: it saves once more, and this is what is left to save.
+            self._used |= used
+            raise
 
     async def aclose(self) -> None:
         """Save, and be shown no more."""

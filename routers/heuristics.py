@@ -38,9 +38,10 @@ SURFACE = (
 )
 
 _WORD = re.compile(r"\w+")
-_DIGIT = re.compile(r"[0-9]")
-_OPERATOR = re.compile(r"[=+*/^<>~|\\$%∑∫√≤≥≠±\u00d7÷]")
-_CODE = re.compile(r"[{}\[\]();_`#]")
+_DIGITS = "0123456789"
+_OPERATORS = "=+*/^<>~|\\$%"
+_RARE_OPERATORS = "∑∫√≤≥≠±\u00d7÷"
+_CODE = "{}[]();_`#"
 _CHOICE = re.compile(r"^\(?[A-J][.)] ", re.MULTILINE)
 _NON_ASCII = re.compile(r"[^\x00-\x7f]")
 # Beginnings of words that ask for thought.
@@ -77,6 +78,8 @@ _HARD = (
     "calculat",
     "determin",
 )
+# All of them have five letters or more, and few words begin like one of them.
+_HARD_BEGINS = frozenset(word[:5] for word in _HARD)
 _NUMBER = re.compile(r"[0-9][0-9,.]*")
 _SENTENCE = re.compile(r"[.!?](?:\s|$)")
 _LATEX = re.compile(r"\\[a-z]+|\$")
@@ -108,27 +111,36 @@ def surface(rendered: Rendered) -> tuple[float, ...]:
     text = rendered.text
     small = text.lower()
     words = _WORD.findall(small)
-    size = max(1, len(text))
+    lengths = list(map(len, words))
+    size, count = max(1, len(text)), max(1, len(words))
+    digits = sum(map(text.count, _DIGITS))
+    operators = sum(map(text.count, _OPERATORS))
+    beyond = 0
+    if not text.isascii():
+        operators += sum(map(text.count, _RARE_OPERATORS))
+        beyond = len(_NON_ASCII.findall(text))
+    lines = text.count("\n")
+    hard = [w for w in words if w[:5] in _HARD_BEGINS and w.startswith(_HARD)]
     return (
         math.log1p(rendered.chars),
         math.log1p(len(words)),
-        min(20.0, sum(map(len, words)) / max(1, len(words))),
-        len(_DIGIT.findall(text)) / size * 10,
-        len(_OPERATOR.findall(text)) / size * 10,
-        len(_CODE.findall(text)) / size * 10,
-        math.log1p(text.count("\n")),
+        min(20.0, sum(lengths) / count),
+        digits / size * 10,
+        operators / size * 10,
+        sum(map(text.count, _CODE)) / size * 10,
+        math.log1p(lines),
         min(3.0, text.count("?")),
-        1.0 if len(_CHOICE.findall(text)) > 1 else 0.0,
-        len(_NON_ASCII.findall(text)) / size * 10,
-        math.log1p(sum(word.startswith(_HARD) for word in words)),
-        math.log1p(len(_NUMBER.findall(text))),
+        1.0 if lines and len(_CHOICE.findall(text)) > 1 else 0.0,
+        beyond / size * 10,
+        math.log1p(len(hard)),
+        math.log1p(len(_NUMBER.findall(text)) if digits else 0),
         math.log1p(len(_SENTENCE.findall(text))),
-        math.log1p(sum(word in _CONNECTIVES for word in words)),
-        math.log1p(sum(word in _NEGATIONS for word in words)),
+        math.log1p(sum(map(_CONNECTIVES.__contains__, words))),
+        math.log1p(sum(map(_NEGATIONS.__contains__, words))),
         1.0 if "__" in text or "which of the following" in small else 0.0,
-        math.log1p(len(_LATEX.findall(text))),
-        len(set(words)) / max(1, len(words)),
-        math.log1p(sum(len(word) >= 8 for word in words)),
+        math.log1p(len(_LATEX.findall(text)) if "\\" in text or "$" in text else 0),
+        len(set(words)) / count,
+        math.log1p(len([n for n in lengths if n >= 8])),
         math.log1p(text.count(",")),
     )
 

@@ -2,7 +2,8 @@
 
 JSON Lines, gzip when the name ends in `.gz`. A row is an object with
 
-- `prompt` (text) or `messages` (OpenAI form, text parts and tool calls included), one of the two;
+- `prompt` (text) or `messages` (OpenAI form, text parts and tool calls included, or Anthropic form
+  with its `system` beside them), one of the two;
 - `local_ok` and `frontier_ok`: true, false, a number from 0 to 1, or null when not known;
 - `id`, optional; the number of the line without it; `tools`, optional, in OpenAI form.
 
@@ -134,7 +135,62 @@ def conversation(record: dict[str, Any], at: str) -> tuple[Turn, ...]:
                 f"{at}: messages[{index}].content must be text or a list of parts, "
                 f"not {_kind(content)}"
             )
-    return turns_of({"messages": messages})
+    found = [*_system(record, at)]
+    for index, message in enumerate(messages):
+        found += _openai_form(message, f"{at}: messages[{index}]")
+    return turns_of({"messages": found})
+
+
+def _system(record: dict[str, Any], at: str) -> list[dict[str, Any]]:
+    """Anthropic's system prompt, which stands beside its messages."""
+    system = record.get("system")
+    if system is None:
+        return []
+    if not isinstance(system, str | list):
+        raise LabelsError(f"{at}: system must be text or a list of parts, not {_kind(system)}")
+    return [{"role": "system", "content": system}]
+
+
+def _openai_form(message: dict[str, Any], at: str) -> list[dict[str, Any]]:
+    """Anthropic's tool calls and results, which are parts of a message, as OpenAI has them: calls
+    beside the content, each result a turn of the tool. Anything else is left as it is."""
+    content = message.get("content")
+    if not isinstance(content, list):
+        return [message]
+    calls: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
+    others: list[Any] = []
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind == "tool_use":
+            calls.append(_call(part, at))
+        elif kind == "tool_result":
+            results.append({"role": "tool", "content": part.get("content")})
+        else:
+            others.append(part)
+    if not calls and not results:
+        return [message]
+    own = {**message, "content": others}
+    if calls:
+        own["tool_calls"] = calls
+    return [*results, own] if others or calls else results
+
+
+def _call(part: dict[str, Any], at: str) -> dict[str, Any]:
+    try:
+        arguments = json.dumps(part.get("input"), ensure_ascii=False)
+    except RecursionError as exc:
+        raise LabelsError(f"{at}: input of a tool_use is nested too deeply") from exc
+    return {"function": {"name": part.get("name"), "arguments": arguments}}
+
+
+def asked(record: dict[str, Any], at: str) -> tuple[Turn, ...]:
+    """The same, where there must be a text. Raises LabelsError."""
+    turns = conversation(record, at)
+    if not any(turn.text.strip() for turn in turns):
+        field = "messages" if record.get("prompt") is None else "prompt"
+        raise LabelsError(f"{at}: {field} has no text")
+    return turns
 
 
 def tool_count(record: dict[str, Any], at: str) -> int:
@@ -146,11 +202,8 @@ def tool_count(record: dict[str, Any], at: str) -> int:
 
 
 def _row(record: dict[str, Any], at: str, number: int) -> LabelRow:
-    turns = conversation(record, at)
-    if not any(turn.text.strip() for turn in turns):
-        field = "messages" if record.get("prompt") is None else "prompt"
-        raise LabelsError(f"{at}: {field} has no text")
-    local, frontier = _label(record, LOCAL, at), _label(record, FRONTIER, at)
+    turns = asked(record, at)
+    local, frontier = label(record, LOCAL, at), label(record, FRONTIER, at)
     if local is None and frontier is None:
         raise LabelsError(f"{at}: {LOCAL} and {FRONTIER} are both null: the row says nothing")
     return LabelRow(identity(record, at, number), turns, local, frontier, tool_count(record, at))
@@ -166,7 +219,8 @@ def identity(record: dict[str, Any], at: str, number: int) -> str:
     return str(found)
 
 
-def _label(record: dict[str, Any], field: str, at: str) -> float | None:
+def label(record: dict[str, Any], field: str, at: str) -> float | None:
+    """What a field says; None for null. Raises LabelsError for anything else, and without it."""
     if field not in record:
         raise LabelsError(f"{at}: {field} is missing; write null when it is not known")
     value = record[field]

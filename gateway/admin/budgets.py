@@ -20,7 +20,7 @@ from gateway.admin.views import (
     field_error,
     scope_view,
 )
-from gateway.auth import ScopeInfo, Terms
+from gateway.auth import ScopeInfo
 from gateway.auth.rules import Invalid, is_scope_id
 from gateway.auth.scopes import principal_of
 from gateway.ledger import Scope
@@ -44,8 +44,9 @@ async def list_budgets(context: Context, limit: Limit = 100, cursor: Cursor = No
         *(context.ledger.balance(org, scope) for (org, _), scope in wanted.items())
     )
     items = [
-        budget_view(org, scope.id, _terms(scope), balance)
+        budget_view(org, scope.id, scope.budget, balance)
         for ((org, _), scope), balance in zip(wanted.items(), balances, strict=True)
+        if scope.budget is not None
     ]
     terms = [scope_view(scopes[id]) for id in sorted(scopes)]
     return BudgetPage(items, terms, following)
@@ -65,8 +66,3 @@ async def put_budget(context: Context, scope_id: Name, data: JSONBody[ScopeInput
 
 
 HANDLERS = (list_budgets, put_budget)
-
-
-def _terms(scope: Scope) -> Terms:
-    budget = scope.budget
-    return Terms() if budget is None else Terms(budget=budget.limit, window=budget.window)

@@ -11,7 +11,7 @@ from gateway.admin.problems import FieldError, invalid
 from gateway.auth import KeyInfo, KeySpec, ScopeInfo, Terms
 from gateway.auth.from_config import NANO, nano
 from gateway.auth.rules import Invalid
-from gateway.ledger import MAX_NANO, Balance
+from gateway.ledger import MAX_NANO, Balance, Budget
 from gateway.policies import PolicyVersion, Revision
 from gateway.records import DecisionRecord, UsageRecord, UsageSummary
 from gateway.steering import WorkerRouting
@@ -315,10 +315,9 @@ def scope_view(info: ScopeInfo) -> ScopeView:
     return ScopeView(id=info.id, source=info.source, labels=info.labels, **_terms(info.terms))
 
 
-def budget_view(org: str, scope: str, terms: Terms, balance: Balance | None) -> BudgetView:
-    limit = terms.budget or 0
+def budget_view(org: str, scope: str, budget: Budget, balance: Balance | None) -> BudgetView:
     if balance is None:
-        return BudgetView(org, scope, False, limit, 0, 0, 0, terms.window, None, None)
+        return BudgetView(org, scope, False, budget.limit, 0, 0, 0, budget.window, None, None)
     left = max(0, balance.limit - balance.spent - balance.held)
     return BudgetView(
         org=org,
@@ -328,7 +327,7 @@ def budget_view(org: str, scope: str, terms: Terms, balance: Balance | None) -> 
         spent=balance.spent,
         held=balance.held,
         left=left,
-        window=terms.window,
+        window=budget.window,
         window_start=balance.window_start,
         window_end=balance.window_end,
     )

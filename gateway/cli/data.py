@@ -71,6 +71,9 @@ def overlap(args: argparse.Namespace) -> int:
         texts, against = list(_texts(args.texts)), list(_texts(args.against))
     except LabelsError as exc:
         raise CliError(str(exc), USAGE) from exc
+    for name, lines in ((args.texts, texts), (args.against, against)):
+        if not lines:
+            raise CliError(f"{name}: has no rows", USAGE)
     found = overlap((text for _, text in texts), (text for _, text in against), args.words)
     rows = [
         {

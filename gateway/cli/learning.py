@@ -156,6 +156,15 @@ def _output(name: str) -> Iterator[IO[bytes]]:
         yield sys.stdout.buffer
         return
     path = Path(name)
+    if path.exists() and not path.is_file():
+        # A device or a pipe: moving a file to its place would take it away.
+        try:
+            with path.open("wb") as file:
+                yield file
+        except OSError as exc:
+            raise CliError(f"{name}: {exc.strerror}") from exc
+        return
+    path = path.resolve()
     partial = path.with_name(f".{path.name}.partial")
     try:
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

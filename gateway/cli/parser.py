@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from gateway.cli.errors import FAILED, USAGE, CliError
+from routers.threads import one_thread
 
 
 class _Commands(Protocol):
@@ -19,6 +20,7 @@ class _Commands(Protocol):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0, 1 when it failed, 2 when the configuration
     or the call was wrong."""
+    one_thread(os.environ)
     parser = build_parser()
     try:
         args = parser.parse_args(argv)
@@ -231,7 +233,17 @@ def _router(commands: _Commands) -> None:
     refit.add_argument("--labels", required=True, metavar="ROWS", help="labelled JSON Lines")
     refit.add_argument("--out", required=True, metavar="DIR", help="directory of the new artefact")
     refit.add_argument("--name", metavar="NAME", help="its name, from the directory without it")
-    refit.add_argument("--seed", type=int, default=0, metavar="N")
+    refit.add_argument(
+        "--model",
+        metavar="BACKEND/MODEL",
+        help="fit the card of this model, and leave the heads as they are",
+    )
+    known = refit.add_mutually_exclusive_group()
+    known.add_argument(
+        "--tier", choices=("local", "frontier"), help="of --model, where its name tells nothing"
+    )
+    known.add_argument("--like", metavar="MODEL", help="a listed model that --model is like")
+    refit.add_argument("--seed", type=_seed, default=0, metavar="N")
     _artefact(refit, "the artefact to start from")
     _json(refit)
     _data(group)
@@ -274,7 +286,7 @@ def _learning(group: _Commands) -> None:
     )
     propose.add_argument("--labels", metavar="ROWS", help="these rows instead of the collected")
     propose.add_argument("--name", metavar="NAME", help="made from the time without it")
-    propose.add_argument("--seed", type=int, default=0, metavar="N")
+    propose.add_argument("--seed", type=_seed, default=0, metavar="N")
     propose.add_argument("--limit", type=_positive, metavar="N", help="newest conversations only")
     propose.add_argument("--no-wait", action="store_true", help="return while it runs")
     _filters(propose, "org")
@@ -311,6 +323,13 @@ def _remote(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--token", help="admin token (TOLLHOUSE_ADMIN_TOKEN)")
     group.add_argument("--config", metavar="FILE", help="take address and token from here")
     _json(parser)
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError("must be at least 0")
+    return value
 
 
 def _positive(text: str) -> int:

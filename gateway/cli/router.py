@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +15,14 @@ import msgspec
 
 from gateway.cli.errors import OK, USAGE, CliError
 from gateway.cli.output import print_fields, print_json, print_table
-from routers.artefacts import find_artefact, open_router
+from routers.artefacts import HEURISTIC, find_artefact, open_router
 
 if TYPE_CHECKING:
     from routers.base import Router
     from routers.evals.metrics import Calibration, Figure, Ranking
     from routers.evals.report import Report
+    from routers.refit import CardReport, RefitReport
+    from routers.types import Query
 
 STANDARD = "-"
 _LEGEND = """\
@@ -75,6 +77,7 @@ def evaluate(args: argparse.Namespace) -> int:
         report = evaluate(rows, scores, heuristic, conformal=args.conformal)
     except ValueError as exc:
         raise CliError(f"{args.data}: {exc}", USAGE) from exc
+    report = msgspec.structs.replace(report, seen=_seen(args.artefact, queries))
     if args.json:
         print_json(report)
     else:
@@ -84,8 +87,20 @@ def evaluate(args: argparse.Namespace) -> int:
     return OK
 
 
+def _seen(given: str | None, queries: Sequence[Query]) -> float:
+    name = _artefact_name(given)
+    if name == HEURISTIC:
+        return 0.0
+    from routers.evals.seen import seen_share
+
+    with _errors():
+        return round(seen_share(queries, find_artefact(name)), 4)
+
+
 def _print_report(report: Report) -> None:
-    from routers.evals.report import HEURISTIC, LENGTH, ORACLE, RANDOM, ROUTER
+    from routers.evals.report import HEURISTIC as RULES
+    from routers.evals.report import LENGTH, ORACLE, RANDOM, ROUTER
+    from routers.evals.seen import WORTH_SAYING
 
     left_out = ", ".join(f"{count} {why}" for why, count in sorted(report.unscored.items()))
     print(f"{report.model} on {report.rows:,} rows with both labels")
@@ -96,7 +111,7 @@ def _print_report(report: Report) -> None:
         {"who": "always local", "calls": "0 %", "quality": _figure(report.always_local)},
         {"who": "always frontier", "calls": "100 %", "quality": _figure(report.always_frontier)},
     ]
-    for name in (RANDOM, LENGTH, HEURISTIC, ROUTER, ORACLE):
+    for name in (RANDOM, LENGTH, RULES, ROUTER, ORACLE):
         rows.append({"who": name, "calls": "50 %", **_ranked(report.rankings[name])})
     headings = {"who": "", "apgr": "APGR", "cpt20": "CPT20", "cpt50": "CPT50", "cpt80": "CPT80"}
     print_table(rows, {**headings, "calls": "calls", "quality": "quality"})
@@ -115,6 +130,11 @@ def _print_report(report: Report) -> None:
                 f"in {held.uncertified:.1%} of them no threshold could be certified: too few rows"
             )
     print(f"\n{report.verdict}")
+    if report.seen >= WORTH_SAYING:
+        print(
+            f"But the artefact was fitted to {report.seen:.0%} of these rows: what is above says "
+            "nothing of others. Take rows that were kept apart."
+        )
 
 
 def _ranked(ranking: Ranking) -> dict[str, str]:
@@ -149,7 +169,7 @@ def _write_report(report: Report, out: Path) -> None:
     except FigureUnavailable as exc:
         _say(f"no curve.png: {exc}")
     except OSError as exc:
-        raise CliError(f"{out}: {exc}") from exc
+        raise CliError(f"{exc.filename2 or exc.filename or out}: {exc.strerror}") from exc
 
 
 def score(args: argparse.Namespace) -> int:
@@ -168,20 +188,28 @@ def score(args: argparse.Namespace) -> int:
         raise CliError(f"--output {output}: its directory must exist, and it must be a file", USAGE)
     told = _progress(len(requests))
     written = asyncio.run(score_lines(_open(args.artefact), requests, told))
-    if output is None:
-        sys.stdout.buffer.writelines(written)
-        return OK
     try:
+        if output is None:
+            sys.stdout.buffer.writelines(written)
+            sys.stdout.buffer.flush()
+            return OK
         write_whole(output, written)
+    except BrokenPipeError:
+        raise
     except OSError as exc:
-        raise CliError(f"{output}: {exc}") from exc
+        raise CliError(f"--output {args.output}: {exc.strerror}") from exc
     _say(f"wrote {len(written):,} scores to {output}")
     return OK
 
 
 def refit(args: argparse.Namespace) -> int:
-    """A new artefact from labelled rows: the same encoder, heads fitted to these rows."""
+    """A new artefact from labelled rows: the same encoder, heads fitted to these rows; or with
+    `--model`, the same heads and that model's card fitted to them."""
     _require_numpy()
+    if args.model is not None:
+        return _refit_card(args)
+    if args.tier or args.like:
+        raise CliError("--tier and --like say of what kind --model is: give that too", USAGE)
     from routers.labels import load_rows
     from routers.refit import run
 
@@ -197,14 +225,52 @@ def refit(args: argparse.Namespace) -> int:
         [
             ("artefact", f"{report.name} in {args.out}"),
             ("from", report.base),
-            ("rows", report.rows),
+            ("rows", f"{report.rows} different texts, {report.merged} more of the same"),
             ("seconds", f"{report.seconds:.1f}"),
         ]
     )
+    _print_measured(report)
+    return OK
+
+
+def _refit_card(args: argparse.Namespace) -> int:
+    from routers.refit import CardOrder, load_model_rows, run_card
+
+    name = args.name or Path(args.out).resolve().name
+    try:
+        order = CardOrder(
+            target=args.model, base=args.tier, like=args.like or "", name=name, seed=args.seed
+        )
+    except ValueError as exc:
+        raise CliError(f"--model: {exc}", USAGE) from exc
+    base = find_artefact(_artefact_name(args.artefact))
+    with _errors():
+        rows = load_model_rows(Path(args.labels))
+        report = run_card(order, rows, base, _directory(args.out))
+    if args.json:
+        print_json(report)
+        return OK
+    left_out = ", ".join(f"{count} {why}" for why, count in report.left_out.items() if count)
+    print_fields(
+        [
+            ("artefact", f"{report.name} in {args.out}"),
+            ("from", report.base),
+            ("model", report.target),
+            ("rows", f"{report.rows} by {report.field}"),
+            ("left out", left_out or "none"),
+            ("card before", report.before.describe()),
+            ("card now", report.card.describe()),
+            ("seconds", f"{report.seconds:.1f}"),
+        ]
+    )
+    _print_measured(report)
+    return OK
+
+
+def _print_measured(report: RefitReport | CardReport) -> None:
     print("\nmeasured on rows that were held out of each fit:")
     print_fields((name, _measured(value)) for name, value in sorted(report.metrics.items()))
     print(f"\n{report.verdict}")
-    return OK
 
 
 def _measured(value: float | list[float]) -> str:
@@ -232,14 +298,17 @@ def _open(given: str | None) -> Router:
 
 @contextlib.contextmanager
 def _errors() -> Iterator[None]:
-    """What is wrong with the rows or the artefact is the caller's to mend."""
+    """What is wrong with the rows, the artefact or where to write is the caller's to mend."""
+    from routers.cards import CardError
     from routers.labels import LabelsError
     from routers.onnx.manifest import ArtefactError
 
     try:
         yield
-    except (LabelsError, ArtefactError) as exc:
+    except (LabelsError, ArtefactError, CardError) as exc:
         raise CliError(str(exc), USAGE) from exc
+    except OSError as exc:
+        raise CliError(f"{exc.filename}: {exc.strerror}" if exc.filename else str(exc)) from exc
 
 
 def _directory(name: str) -> Path:

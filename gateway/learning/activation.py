@@ -84,6 +84,7 @@ class Activation:
         self._clock = clock
         self._line = _BEGINNING
         self._problem: str | None = None
+        self._changing = asyncio.Lock()
         self._watch = Watch(TOPIC, store, self._read_version, self._changed, (RecordsError,))
 
     async def start(self) -> None:
@@ -112,8 +113,9 @@ class Activation:
         return self._folder / self._line.name if running else None
 
     async def activate(self, name: str, actor: str) -> ActiveRouter:
-        """Make a finished refit, or `configured`, the router of every worker. Raises
-        UnknownRefit, RefitNotReady, RecordsError."""
+        """Make a finished refit, or `configured`, the router of every worker. One that is active
+        already is tried again where it could not be loaded. Raises UnknownRefit, RefitNotReady,
+        RecordsError."""
         wanted = "" if name == CONFIGURED else name
         if wanted:
             await self._check(wanted)
@@ -123,13 +125,12 @@ class Activation:
                 _require_done(connection, wanted)
             line = _last(connection)
             if line.name != wanted:
-                to = (wanted, line.id)
-            elif self._problem is not None:
-                # Its files were put right: every worker shall try again.
-                to = (wanted, line.before)
-            else:
+                return self._write(connection, "router.activate", actor, line, (wanted, line.id))
+            if not wanted:
                 return current_version(connection, TOPIC)
-            return self._write(connection, "router.activate", actor, line, to)
+            # Nobody knows here which workers the configured one stands in for: all are told.
+            again = Change(self._clock(), actor, "router.activate", "router", wanted, wanted)
+            return write_change(connection, TOPIC, again)
 
         await self._watch.announce(await self._database.write(change), name)
         return self.active
@@ -192,9 +193,12 @@ class Activation:
         return await self._database.read(lambda c: current_version(c, TOPIC))
 
     async def _changed(self, _: str | None) -> None:
+        # A change that comes while this worker still starts must not be overtaken by the start.
+        async with self._changing:
+            await self._follow()
+
+    async def _follow(self) -> None:
         line = await self._database.read(_last)
-        if line.id == self._line.id:
-            return
         before, self._line = self._line, line
         if line.name == before.name and self._problem is None:
             return

@@ -78,9 +78,15 @@ class Captures:
         async with self._writing:
             while self._waiting:
                 batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
-                self._bytes -= sum(len(capture.conversation) for capture in batch)
+                size = sum(len(capture.conversation) for capture in batch)
+                self._bytes -= size
                 try:
                     await self._database.write(repository.add_captures, batch, self._max_rows)
+                except asyncio.CancelledError:
+                    # Written or not: it waits for the next flush, and twice is as good as once.
+                    self._waiting.extendleft(reversed(batch))
+                    self._bytes += size
+                    raise
                 except RecordsError as exc:
                     log.warning("%d conversations not kept: %s", len(batch), exc)
                     outcome = "failed"

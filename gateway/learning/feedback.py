@@ -38,7 +38,7 @@ _FIELDS = ("decision_id", "request_id", "outcome", "comment")
 # a residency label that may not be kept; `refused` there was no answer; `cached` the answer is an
 # older request's; `unscored` the router was not asked; `other_tier` neither the weak nor the
 # strong tier answered; `not_captured` the conversation was not kept (too long, or not text alone,
-# or dropped under load) or is gone by retention.
+# or of a class of data that is not listed, or dropped under load) or is gone by retention.
 Reason = Literal[
     "capture_off", "labels", "refused", "cached", "unscored", "other_tier", "not_captured"
 ]
@@ -161,15 +161,18 @@ class Feedback:
         if decision is None:
             raise UnknownDecision
         reason = self._unusable(decision)
-        # A comment is text about the conversation: it is kept only where that may be kept.
-        keeps = reason not in ("capture_off", "labels")
+        # A comment is text about the conversation: it is kept only where that may be kept. What the
+        # router's model saw in it is not in the decision, only whether it was kept.
+        may = reason not in ("capture_off", "labels")
+        with_text = decision.p_local_ok is not None
         row = Given(
             decision_id=decision.decision_id,
             key_id=principal.key_id,
             org=principal.org,
             ts=self._clock(),
             outcome=given.outcome,
-            comment=given.comment if keeps else "",
+            comment=given.comment if may else "",
+            with_text=with_text,
         )
         if reason is None:
             await self._settle(decision)
@@ -188,7 +191,7 @@ class Feedback:
             usable=usable,
             reason=reason,
             label=label if usable else None,
-            comment_kept=keeps,
+            comment_kept=may and not (with_text and side is None),
         )
 
     def _unusable(self, decision: DecisionRecord) -> Reason | None:

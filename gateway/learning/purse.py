@@ -21,6 +21,7 @@ import msgspec
 from backends.base import Call, Timeouts, Usage
 from backends.errors import BackendError, FirstTokenTimeout, UpstreamTimeout
 from backends.tokens import estimate_completion
+from gateway.auth.from_config import nano
 from gateway.catalog import Catalog
 from gateway.config.model import ShadowConfig
 from gateway.exchange import Attempt
@@ -31,7 +32,7 @@ from gateway.records import FiledDecision, FiledUsage, RecordsError, encode_reco
 from gateway.store import StoreError
 from gateway.telemetry import AttemptFacts, Telemetry
 from routers.decide import Filtered
-from routers.types import NANO_USD_PER_USD, Candidate
+from routers.types import Candidate
 
 log = logging.getLogger("tollhouse.learning")
 
@@ -75,8 +76,7 @@ class Purse:
 
     @property
     def scope(self) -> Scope:
-        limit = int(self.settings.max_usd_per_day * NANO_USD_PER_USD)
-        return Scope(f"key:{KEY}", Budget(limit, "day"))
+        return Scope(f"key:{KEY}", Budget(nano(self.settings.max_usd_per_day), "day"))
 
     async def ask(self, ask: Ask) -> str:
         """The text of the answer. Reserves, records, calls, settles."""
@@ -112,6 +112,10 @@ class Purse:
             # The script may have run: settling at no cost undoes it.
             await self._settle(ask, None, None, request_id)
             raise AskFailed("store", str(exc)) from exc
+        except asyncio.CancelledError:
+            # As above: else the sweeper would book a call that was never made.
+            await self._settle(ask, None, None, request_id)
+            raise
         if entered.outcome != "ok":
             raise AskFailed("budget" if entered.outcome == "unaffordable" else "store")
         return entered.at

@@ -23,7 +23,7 @@ from gateway.learning import repository
 from gateway.learning.activation import CONFIGURED
 from gateway.learning.errors import BadRows, RefitBusy, RefitTaken, UnknownRefit
 from gateway.learning.schema import refits
-from gateway.learning.types import encode_line, merge
+from gateway.learning.types import Label, encode_line, merge
 from gateway.records import Database, RecordsError
 from gateway.store import StoreError
 from gateway.store.lock import Lock
@@ -33,6 +33,8 @@ log = logging.getLogger("tollhouse.learning")
 
 TIME_LIMIT_S = 900.0
 MAX_ROWS = 20_000
+# Of the collected conversations together: a worker that serves holds them in memory.
+MAX_CHARACTERS = 32 << 20
 _BEAT_S = 1.0
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _TOPIC = "refits"
@@ -63,8 +65,9 @@ class Refit(msgspec.Struct, frozen=True):
 
 
 class Proposal(msgspec.Struct, frozen=True):
-    """`upload`: JSON Lines; None for the collected rows, the newest `limit` of them, of `org`
-    alone when it is given. An empty `name` is made from the time."""
+    """`upload`: JSON Lines; None for the collected rows, the newest `limit` of them (fewer where
+    they are very long, see MAX_CHARACTERS), of `org` alone when it is given. An empty `name` is
+    made from the time."""
 
     author: str
     name: str = ""
@@ -185,8 +188,10 @@ class Refits:
             lines = proposal.upload
         else:
             limit = min(proposal.limit, MAX_ROWS)
-            found = await self._database.read(repository.newest_labels, proposal.org, limit)
-            lines = b"".join(encode_line(line) + b"\n" for line in merge(found))
+            found = await self._database.read(
+                repository.newest_labels, proposal.org, limit, MAX_CHARACTERS
+            )
+            lines = await asyncio.to_thread(_lines, found)
             if not lines:
                 raise BadRows("no labels have been collected yet")
         try:
@@ -269,6 +274,11 @@ class Refits:
             await self._database.write(_finish, refit.name, answer)
         except RecordsError as exc:
             log.error("refit %s ended, and that is not recorded: %s", refit.name, exc)
+
+
+def _lines(found: list[Label]) -> bytes:
+    """JSON Lines. Blocking."""
+    return b"".join(encode_line(line) + b"\n" for line in merge(found))
 
 
 def _begin(connection: sa.Connection, refit: Refit) -> None:

@@ -16,11 +16,16 @@ from gateway.records.database import insert_or_ignore
 _CAPTURE = Capture.__struct_fields__
 _LABEL = Label.__struct_fields__
 _SCORED = Scored.__struct_fields__
+# Sets these locks apart from any others in the database.
+_TURNS = 0x6C6561726E
+# A page of the longest conversations has some tens of MB.
+_PAGE = 100
 _OF_A_SIDE = {"weak": "local_ok", "strong": "frontier_ok"}
 
 
 class Given(msgspec.Struct, frozen=True):
-    """What a key said of a decision. `outcome` in [0, 1]."""
+    """What a key said of a decision. `outcome` in [0, 1]. `with_text`: the comment may be kept only
+    if the conversation is."""
 
     decision_id: str
     key_id: str
@@ -28,6 +33,7 @@ class Given(msgspec.Struct, frozen=True):
     ts: float
     outcome: float
     comment: str = ""
+    with_text: bool = False
 
 
 class Deleted(msgspec.Struct, frozen=True):
@@ -54,8 +60,9 @@ def upsert(
 def add_captures(connection: sa.Connection, found: Sequence[Capture], max_rows: int) -> None:
     """Keep conversations, the newest `max_rows` of them, and make labels of what was said about
     them before they came here."""
-    insert_or_ignore(connection, captures, [msgspec.structs.asdict(c) for c in found])
     ids = [capture.decision_id for capture in found]
+    _await_turn(connection, ids)
+    insert_or_ignore(connection, captures, [msgspec.structs.asdict(c) for c in found])
     said = sa.select(feedback.c.decision_id).where(feedback.c.decision_id.in_(ids)).distinct()
     early = set(connection.execute(said).scalars())
     for capture in found:
@@ -64,10 +71,21 @@ def add_captures(connection: sa.Connection, found: Sequence[Capture], max_rows: 
     trim(connection, captures, max_rows)
 
 
+def _await_turn(connection: sa.Connection, decision_ids: Sequence[str]) -> None:
+    """Of a conversation that comes and feedback that comes, and of two keys that speak, one at a
+    time for each decision: whoever is second must see what the first one did, or no label is made
+    of both. On SQLite there is one writer anyhow."""
+    if connection.dialect.name != "postgresql":
+        return
+    each = sa.func.unnest(postgresql.array(decision_ids, type_=sa.Text)).column_valued("id")
+    turn = sa.func.hashtextextended(each, _TURNS)
+    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(turn)))
+
+
 def find_capture(
     connection: sa.Connection, org: str, decision_id: str, *, lock: bool = False
 ) -> Capture | None:
-    """With `lock`, nobody else labels it until the transaction ends."""
+    """With `lock`, nobody deletes it until the transaction ends."""
     query = sa.select(captures).where(captures.c.decision_id == decision_id, captures.c.org == org)
     if lock:
         query = query.with_for_update()
@@ -78,12 +96,16 @@ def find_capture(
 def give(connection: sa.Connection, given: Given, max_rows: int) -> tuple[bool, Side | None]:
     """Store feedback; whether it replaced earlier feedback of the same key, and which side it
     labelled: None when the conversation is not kept, so that there is nothing to learn from."""
+    _await_turn(connection, [given.decision_id])
     where = (feedback.c.decision_id == given.decision_id, feedback.c.key_id == given.key_id)
     replaced = connection.execute(sa.select(feedback.c.ts).where(*where)).first() is not None
-    upsert(connection, feedback, msgspec.structs.asdict(given), ("decision_id", "key_id"))
-    trim(connection, feedback, max_rows)
-    # Two keys at once: whoever comes second must see what the first one said.
+    # Locked, so that nobody deletes it, and then makes no label of it, before this one is made.
     capture = find_capture(connection, given.org, given.decision_id, lock=True)
+    row = msgspec.structs.asdict(given)
+    if row.pop("with_text") and capture is None:
+        row["comment"] = ""
+    upsert(connection, feedback, row, ("decision_id", "key_id"))
+    trim(connection, feedback, max_rows)
     if capture is None:
         return replaced, None
     label_of(connection, capture, max_rows)
@@ -161,20 +183,28 @@ def _parse(cursor: str) -> tuple[float, str, str]:
         raise ValueError(f"not a cursor: {cursor!r}") from exc
 
 
-def newest_labels(connection: sa.Connection, org: str | None, limit: int) -> list[Label]:
-    """All labels of the newest `limit` conversations, those of one decision together."""
-    return list(_of_conversations(connection, org, limit))
+def newest_labels(
+    connection: sa.Connection, org: str | None, limit: int, characters: int
+) -> list[Label]:
+    """All labels of the newest conversations, those of one decision together: `limit` of them, or
+    fewer, the last of which brings the sum of their texts to `characters`."""
+    return list(_of_conversations(connection, org, limit, characters))
 
 
-def _of_conversations(connection: sa.Connection, org: str | None, limit: int) -> Iterator[Label]:
-    seen, last, cursor = 0, "", None
+def _of_conversations(
+    connection: sa.Connection, org: str | None, limit: int, characters: int
+) -> Iterator[Label]:
+    seen, size, last, cursor = 0, 0, "", None
     while True:
-        page, cursor = list_labels(connection, org, 500, cursor)
+        page, cursor = list_labels(connection, org, _PAGE, cursor)
         for label in page:
             if label.decision_id != last:
+                if size >= characters:
+                    return
                 seen, last = seen + 1, label.decision_id
             if seen > limit:
                 return
+            size += len(label.conversation)
             yield label
         if cursor is None:
             return
@@ -191,15 +221,16 @@ def trim(connection: sa.Connection, table: sa.Table, max_rows: int) -> int:
 
 def delete(connection: sa.Connection, org: str | None, before: float | None) -> Deleted:
     """Delete what fits both conditions, conversations and comments included."""
-    gone = []
-    for table in (labels, captures, feedback):
+    gone = {}
+    # Conversations first: a label that is being made of one holds it, and is waited for.
+    for table in (captures, labels, feedback):
         statement = table.delete()
         if org is not None:
             statement = statement.where(table.c.org == org)
         if before is not None:
             statement = statement.where(table.c.ts < before)
-        gone.append(int(connection.execute(statement).rowcount))
-    return Deleted(*gone)
+        gone[table] = int(connection.execute(statement).rowcount)
+    return Deleted(labels=gone[labels], captures=gone[captures], feedback=gone[feedback])
 
 
 def retain(connection: sa.Connection, before: float, max_rows: int) -> Deleted:

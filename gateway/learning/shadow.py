@@ -37,6 +37,9 @@ log = logging.getLogger("tollhouse.learning")
 
 LABELLED = "labelled"
 _MAX_TOKENS = 64 << 10
+# Seconds from the request. What a key may do is known as of its request: a conversation must not
+# wait for hours behind a slow judge and be sent on when its key is long revoked.
+MAX_AGE = 300.0
 # Whose request it was, how it is to be delivered and kept: none of it is part of the question.
 _LEFT_OUT = frozenset(
     {
@@ -169,6 +172,8 @@ class Shadow:
             self._count(outcome)
 
     async def _compare(self, job: Job) -> str:
+        if self._clock() - job.at > MAX_AGE:
+            return "too_old"
         conversation = conversation_of(job.body)
         if len(conversation) > MAX_CONVERSATION:
             return "too_long"

@@ -101,12 +101,15 @@ class Database:
 
 
 def _make_engine(url: str) -> Engine:
+    # Errors are logged, and what is written may be a conversation: hence `hide_parameters`.
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, pool_pre_ping=True, pool_size=1, max_overflow=1)
+        return create_engine(
+            parsed, pool_pre_ping=True, pool_size=1, max_overflow=1, hide_parameters=True
+        )
     if parsed.database and parsed.database != ":memory:":
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(parsed, connect_args={"timeout": 5.0})
+    engine = create_engine(parsed, connect_args={"timeout": 5.0}, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:

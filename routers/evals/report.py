@@ -39,7 +39,8 @@ class Report(msgspec.Struct, frozen=True):
     """`rows`: how many had both labels and a score, on which every ranking is measured;
     `unscored` were left out of everything because the router had no score for them, by reason.
     `rankings` by name (`router`, `length`, `heuristic`, `random`, `oracle`). `verdict` says in
-    a sentence whether the router beats length; `conformal` is there when it was asked for."""
+    a sentence whether the router beats length; `conformal` is there when it was asked for.
+    `seen`: the share of rows that the artefact remembers from being fitted to them."""
 
     model: str
     rows: int
@@ -55,6 +56,7 @@ class Report(msgspec.Struct, frozen=True):
     verdict: str
     shares: list[float]
     conformal: Conformal | None = None
+    seen: float = 0.0
 
 
 def evaluate(
@@ -72,7 +74,8 @@ def evaluate(
     scored = [i for i, score in enumerate(scores) if score.gain is not None]
     pairs = [i for i in scored if None not in (rows[i].local_ok, rows[i].frontier_ok)]
     if not pairs:
-        raise ValueError(f"no row has both labels and a score ({dict(reasons) or 'no labels'})")
+        why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+        raise ValueError(f"no row has both labels and a score ({why or 'no labels'})")
     weak = np.array([rows[i].local_ok for i in pairs], dtype=float)
     strong = np.array([rows[i].frontier_ok for i in pairs], dtype=float)
     gain = np.array([scores[i].gain for i in pairs], dtype=float)

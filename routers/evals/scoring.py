@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import msgspec
 
 from routers.base import Router
-from routers.labels import LabelsError, conversation, identity, records, tool_count
+from routers.labels import LabelsError, conversation, records, tool_count
 from routers.patterns import detect
 from routers.text import all_text
 from routers.types import Query, Score
@@ -20,8 +21,7 @@ DEADLINE = 600.0
 # A micro-batch or two under way; on a CPU requests are computed one by one anyway.
 TOGETHER = 64
 CPU = "CPUExecutionProvider"
-_EXACT = 10**15
-_READ = ("prompt", "messages", "tools")
+_READ = ("prompt", "messages", "system", "tools")
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -59,16 +59,17 @@ async def score_and_close(
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A line to score: its `id` as it was given, and `text`, all of it, for detectors."""
+    """A line to score: its `id` as JSON, and `text`, all of it, for detectors."""
 
-    id: str | int
+    id: msgspec.Raw
     query: Query
     text: str
 
 
 def read_requests(lines: Iterable[bytes], where: str) -> list[Request]:
-    """Lines of `{"id", "prompt"}` or `{"id", "messages"[, "tools"]}`; without an id it is the
-    number of the line. A line without text is allowed: its score says why it has none.
+    """Lines of `{"id", "prompt"}` or `{"id", "messages"[, "system"][, "tools"]}`; `id` is any JSON
+    and comes back as it is, without one it is the number of the line. A line without text is
+    allowed: its score says why it has none.
 
     Raises LabelsError naming the line and the field at fault.
     """
@@ -81,17 +82,24 @@ def read_requests(lines: Iterable[bytes], where: str) -> list[Request]:
 def _request(record: dict[str, Any], at: str, number: int) -> Request:
     query = Query(conversation(record, at), tools=tool_count(record, at))
     body: dict[str, Any] = {key: record[key] for key in _READ if key in record}
-    identity(record, at, number)
-    given = record.get("id", number)
-    # JSON numbers beyond 15 digits do not survive every reader.
-    exact = isinstance(given, int) and abs(given) < _EXACT
-    return Request(given if exact else _plain(str(given)), query, all_text(body))
+    return Request(_identity(record.get("id", number), at), query, all_text(body))
+
+
+def _identity(given: object, at: str) -> msgspec.Raw:
+    try:
+        text = json.dumps(given, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except ValueError as exc:
+        raise LabelsError(f"{at}: id must be a finite number") from exc
+    except RecursionError as exc:
+        raise LabelsError(f"{at}: id is nested too deeply") from exc
+    # Lone surrogates have no UTF-8 form and could not be written.
+    return msgspec.Raw(text.encode("utf-8", "replace"))
 
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line of the output: a score as it is written. `us` in microseconds."""
 
-    id: str | int
+    id: msgspec.Raw
     p_local_ok: float | None
     p_frontier_ok: float | None
     domain: str | None
@@ -139,20 +147,22 @@ async def score_lines(
 
 
 def write_whole(path: Path, parts: Iterable[bytes]) -> None:
-    """Write a file that appears when it is complete, or not at all. Raises OSError."""
-    half = path.with_name(f".{path.name}.part")
+    """Write a file that appears when it is complete, or not at all; a link stays, and its target
+    is written. A device or a pipe is written to as it stands. Raises OSError."""
+    if path.exists() and not path.is_file():
+        # Moving a file to its place would take the device itself away.
+        with path.open("wb") as file:
+            file.writelines(parts)
+        return
+    target = path.resolve()
+    half = target.with_name(f".{target.name}.part")
     try:
         with half.open("wb") as file:
             file.writelines(parts)
-        half.replace(path)
+        half.replace(target)
     finally:
         half.unlink(missing_ok=True)
 
 
 def _round(value: float | None) -> float | None:
     return None if value is None else round(value, 6)
-
-
-def _plain(text: str) -> str:
-    """Lone surrogates have no UTF-8 form and could not be written."""
-    return text.encode("utf-8", "replace").decode()

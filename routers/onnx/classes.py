@@ -16,6 +16,7 @@ characters have names. `phi` is a clinical note or a consultation, not a questio
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,7 @@ STYLE = 1.5
 # Characters whose features are in memory at a time, and how far pieces overlap.
 PIECE = 1 << 16
 OVERLAP = 256
+_MATTER = re.compile(r"[^\W_]")
 
 
 class DataClassModel:
@@ -84,7 +86,10 @@ class DataClassModel:
         return dict(zip(NAMES, p.tolist(), strict=True))
 
     def detect(self, text: str) -> frozenset[str]:
-        """The classes whose score reaches their threshold."""
+        """The classes whose score reaches their threshold; none where there is no letter or digit:
+        signs alone are unlike everything that the model has learnt from."""
+        if _MATTER.search(text) is None:
+            return frozenset()
         found = self.predict(text)
         return frozenset(name for name, p in found.items() if p >= self._thresholds[name])
 

@@ -105,11 +105,14 @@ class Committee:
             # Most requests of a chat: what the memory would say of them has no weight.
             return beneath(views, home).astype(xp.float32, copy=False), xp.zeros_like(home)
         cosines = views.sentences @ self._memory
+        share = self._familiarity(cosines)
+        share *= home
+        if float(share.max()) < ELSEWHERE:
+            return beneath(views, home).astype(xp.float32, copy=False), xp.zeros_like(home)
         deviation = (self._members(views, cosines) - a["centre"]) / a["spread"]
         total = (xp.minimum(xp.maximum(deviation, -CLIP), CLIP) * a["weight"]).sum(axis=2)
         line = a["line"]
         own = line[:, 0] + line[:, 1] * total
-        share = self._familiarity(cosines) * home
         mixed = share[:, None] * own + (1 - share[:, None]) * beneath(views, home)
         return mixed.astype(xp.float32, copy=False), share
 
@@ -158,12 +161,21 @@ class Committee:
 
 def at_home(views: Views, gate: Floats) -> NDArray[np.float32]:
     """[n], 0..1: how far a text is of the kind that the rows are."""
+    width = views.sentences.shape[1]
+    logit = views.sentences @ gate[:width]
+    logit += views.surfaces @ gate[width:-1]
+    logit += gate[-1]
+    return logistic(logit)
+
+
+def logistic(logit: Floats) -> NDArray[np.float32]:
+    """1 / (1 + exp(-logit)), by a function that no logit overflows."""
     import numpy
 
-    width = views.sentences.shape[1]
-    logit = views.sentences @ gate[:width] + views.surfaces @ gate[width:-1] + gate[-1]
-    home: NDArray[np.float32] = 1.0 / (1.0 + numpy.exp(-logit.clip(-30, 30)))
-    return home
+    found: NDArray[np.float32] = numpy.tanh(logit * numpy.float32(0.5))
+    found *= numpy.float32(0.5)
+    found += numpy.float32(0.5)
+    return found
 
 
 def beneath(views: Views, home: Floats) -> Floats:

@@ -19,7 +19,7 @@ import msgspec
 
 from routers.heuristics import SURFACE
 from routers.onnx.arrays import load_arrays, save_arrays
-from routers.onnx.committee import Committee, Kernels, Views
+from routers.onnx.committee import Committee, Kernels, Views, logistic
 from routers.onnx.manifest import ArtefactError
 from routers.onnx.topics import TopicHead, from_arrays
 
@@ -68,7 +68,7 @@ class Linear:
         import numpy
 
         self._np = numpy
-        self._scales, self._keep = heads.scales, heads.keep
+        self._scales, self._keep = heads.scales, numpy.float32(heads.keep)
         self._a = {name: numpy.asarray(arrays[name], numpy.float32) for name in LINEAR}
         a = self._a
         width = a["topics"].shape[-1] if a["topics"].ndim == 2 else -1
@@ -83,13 +83,18 @@ class Linear:
         # What `features @ weights.T` is, without joining the features: the parts of the weights
         # with the scales in them, contiguous for the one row that is usual.
         many, scales = len(a["topics"]), heads.scales
-        self._centroids = numpy.ascontiguousarray(a["topics"].T)
         parts = numpy.split(a["weights"].T, [many, many + width])
         factors = (scales.topic, scales.sentence, scales.surface)
-        self._parts = [
+        self._of_topics, of_sentences, self._of_shapes = (
             numpy.ascontiguousarray(part * numpy.float32(factor))
             for part, factor in zip(parts, factors, strict=True)
-        ]
+        )
+        # Both products that take the sentence vector are one: cosines first.
+        sharp = a["topics"].T * numpy.float32(scales.sharpness)
+        self._of_sentences = numpy.ascontiguousarray(numpy.hstack([sharp, of_sentences]))
+        self._sharpness = numpy.float32(scales.sharpness)
+        self._high, self._low = numpy.float32(CLIP), numpy.float32(-CLIP)
+        self._inverse = 1 / a["surface_std"]
 
     @property
     def views_of(self) -> tuple[int, int, int]:
@@ -98,18 +103,21 @@ class Linear:
 
     def shapes(self, surfaces: NDArray[np.float32]) -> NDArray[np.float32]:
         """Standardised surface features, [n, features]."""
-        xp, a = self._np, self._a
-        deviation = (surfaces - a["surface_mean"]) / a["surface_std"]
-        found: NDArray[np.float32] = xp.minimum(xp.maximum(deviation, -CLIP), CLIP)
-        return found.astype(xp.float32, copy=False)
+        xp = self._np
+        deviation = surfaces - self._a["surface_mean"]
+        deviation *= self._inverse
+        xp.maximum(deviation, self._low, out=deviation)
+        found: NDArray[np.float32] = xp.minimum(deviation, self._high, out=deviation)
+        return found
 
     def topics(self, sentences: NDArray[np.float32]) -> NDArray[np.float32]:
         """[n, topics]: probabilities."""
+        return self._shares(sentences @ self._of_sentences[:, : len(self._a["topics"])])
+
+    def _shares(self, sharp: NDArray[np.float32]) -> NDArray[np.float32]:
         xp = self._np
-        found: NDArray[np.float32] = xp.exp(
-            self._scales.sharpness * (sentences @ self._centroids - 1.0)
-        )
-        found /= found.sum(axis=1, keepdims=True)
+        found: NDArray[np.float32] = xp.exp(sharp - self._sharpness)
+        found /= xp.add.reduce(found, axis=1, keepdims=True)
         return found
 
     def features(
@@ -128,16 +136,18 @@ class Linear:
 
     def views(self, sentences: NDArray[np.float32], surfaces: NDArray[np.float32]) -> Views:
         """The texts with what this layer says of them."""
-        xp = self._np
-        shapes, topics = self.shapes(surfaces), self.topics(sentences)
-        of_topics, of_sentences, of_shapes = self._parts
-        below = topics @ of_topics + sentences @ of_sentences + shapes @ of_shapes
+        many = len(self._a["topics"])
+        product = sentences @ self._of_sentences
+        shapes, topics = self.shapes(surfaces), self._shares(product[:, :many])
+        below = topics @ self._of_topics
+        below += product[:, many:]
+        below += shapes @ self._of_shapes
         below += self._a["bias"]
-        p = 1.0 / (1.0 + xp.exp(-xp.minimum(xp.maximum(below, -30), 30)))
+        p = logistic(below)
         local, recovery = p[:, ::2], p[:, 1::2]
-        # The logits of p_local_ok stay, the gains take the place of the others.
-        below[:, 1::2] = local * self._keep + (1.0 - local) * recovery - local
-        below = below.astype(xp.float32, copy=False)
+        # The logits of p_local_ok stay, the gains take the place of the others:
+        # local * keep + (1 - local) * recovery - local.
+        below[:, 1::2] = local * (self._keep - 1 - recovery) + recovery
         return Views(sentences, shapes, topics, below[:, :2], below[:, 2:])
 
 
@@ -218,11 +228,12 @@ class HeadModel:
         [EDGE, 1 - EDGE], p_local_ok gives way."""
         xp = self._np
         gain = xp.minimum(xp.maximum(gain, -0.9), 0.9)
-        local = 1.0 / (1.0 + xp.exp(-xp.minimum(xp.maximum(logit, -30), 30)))
-        least, most = EDGE + xp.maximum(0.0, -gain), 1 - EDGE - xp.maximum(0.0, gain)
+        least = xp.maximum(EDGE, EDGE - gain)
+        most = xp.minimum(1 - EDGE, 1 - EDGE - gain)
+        local = xp.minimum(xp.maximum(logistic(logit), least), most)
         both: NDArray[np.float32] = xp.empty((len(gain), 2), dtype=xp.float32)
-        both[:, 0] = xp.minimum(xp.maximum(local, least), most)
-        both[:, 1] = both[:, 0] + gain
+        both[:, 0] = local
+        both[:, 1] = local + gain
         return both
 
 

@@ -25,6 +25,21 @@ BITS = 17
 # Later characters change next to nothing: 0.1 points between 150 and 300.
 CHARACTERS = 200
 UNKNOWN = ("", 0.0)
+ENGLISH = "en"
+# Words of everyday English that are rare in the other languages. Two of them in a text of ASCII, at
+# least a sixth of its distinct words, and it is English. Of 14,800 sentences of the other 74
+# languages one is taken for it (and is English); of 33,300 prompts taken for it, the model calls
+# two Danish or Norwegian (and they are English).
+_COMMON = (
+    "the of and what how which does that are with you your this would should when please there "
+    "every some into between their they have from find where who than then these those could must "
+    "following answer were been write why or but not if my many each much will need his she more "
+    "did two tell know them after about now use very had him our let make want"
+)
+_WORDS = frozenset(_COMMON.split())
+_FEWEST, _SHARE = 2, 6
+# In so few different ASCII letters ("hi", "ok") a language is not to be told.
+_LEAST_LETTERS = 6
 
 
 class LanguageModel:
@@ -63,9 +78,23 @@ class LanguageModel:
         """The ISO 639-1 code and its probability in [0, 1]; ("", 0.0) for a text without letters,
         or in letters that no language of the model has. Reads the beginning only, so a megabyte
         costs what 200 characters do: about 0.1 ms. Never raises for any text."""
+        return self._predict(letters(text, CHARACTERS))
+
+    def code(self, text: str, floor: float) -> str | None:
+        """The code, None where its probability is below `floor` or a word or two of Latin letters
+        is all there is. What is plainly English, as most requests are, costs a tenth."""
+        words = letters(text, CHARACTERS)
+        if plainly_english(words):
+            return ENGLISH
+        if words.isascii() and sum(map(len, set(words.split()))) < _LEAST_LETTERS:
+            return None
+        code, p = self._predict(words)
+        return code if p >= floor else None
+
+    def _predict(self, words: str) -> tuple[str, float]:
         import numpy as np
 
-        sums, pieces = self.evidence(text)
+        sums, pieces = self._evidence(words)
         if pieces == 0:
             return UNKNOWN
         logits = sums * (self._scale[0] / pieces ** self._scale[1])
@@ -74,9 +103,11 @@ class LanguageModel:
 
     def evidence(self, text: str) -> tuple[NDArray[np.float32], int]:
         """[L] summed weights, and how many pieces they come from."""
+        return self._evidence(letters(text, CHARACTERS))
+
+    def _evidence(self, words: str) -> tuple[NDArray[np.float32], int]:
         import numpy as np
 
-        words = letters(text, CHARACTERS)
         if not words or 2 * self._known[blocks_of(words)].sum() < len(words.replace(" ", "")):
             return np.zeros(len(self._names), dtype=np.float32), 0
         slots = self._slots[buckets_of(words)]
@@ -84,6 +115,15 @@ class LanguageModel:
         # Sums of small integers are exact in float32, and twice as fast there.
         sums = np.ones(len(rows), dtype=np.float32) @ rows.astype(np.float32)
         return sums, len(rows)
+
+
+def plainly_english(words: str) -> bool:
+    """Of a text that `letters` has made plain: whether its commonest words say so."""
+    if not words.isascii():
+        return False
+    distinct = set(words.split())
+    said = len(distinct & _WORDS)
+    return said >= _FEWEST and said * _SHARE >= len(distinct)
 
 
 def buckets_of(words: str) -> NDArray[np.uint32]:

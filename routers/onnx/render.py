@@ -37,6 +37,7 @@ PER_HARD_WORD, PER_TOOL = 0.3, 0.25
 MAX_DEMAND = 1.0
 
 _SPACES = re.compile(r"[ \t\f\v\u00a0]+")
+_LOOSE = ("  ", "\t", "\u00a0", "\f", "\v")
 _BREAKS = re.compile(r" ?(?:\r\n?|\n) ?(?:[\r\n] ?)*")
 _GREETING = re.compile(
     r"(?:(?:hi|hello|hey|dear|good (?:morning|afternoon|evening)|okay|ok|great|perfect|cool|nice|"
@@ -55,11 +56,24 @@ _THANKS = re.compile(
     r"(?: for (?:your|the) (?:help|time))?[\s.!]*\Z",
     re.IGNORECASE,
 )
+_WORDS_OF_THANKS = ("thank", "thx", "cheers")
 _FOLLOWS = re.compile(
     r"\A(?:y(?:es|ep|eah)|no|ok|okay|sure|fine|do|go|continue|proceed|try|why|and|but|so|still|same|"
     r"again|fix|sounds|all|perfect)\b"
     r"|\b(?:it|its|that|this|them|these|those|above|previous|earlier|steps?|options?|plan|again|"
     r"then|you said|your)\b",
+    re.IGNORECASE,
+)
+# Nothing is asked: the conversation ends. With no more than this a turn is a topic of its own.
+_CLOSING = re.compile(
+    r"(?=.*\b(?:thank|thx|cheers|bye|good ?night|see you|that(?:'|\u2019)?s (?:all|it)|"
+    r"that is all))"
+    r"(?:(?:ok(?:ay)?|great|perfect|cool|nice|wonderful|awesome|thanks|thank you|many thanks|thx|"
+    r"cheers|bye|good ?bye|good ?night|see you(?: later| soon)?|that(?:'|\u2019)?s (?:all|it)|"
+    r"that is all|so much|very much|a lot|again|for now|for today|and|"
+    r"for (?:your|the|all(?: your| the)?) help|have a (?:nice|good|great) (?:day|evening|weekend)|"
+    r"(?:that|it|this) (?:was|is) (?:very |really |so )?(?:great|perfect|helpful|useful|good|fine)"
+    r")\b[\s.,;!]*)+",
     re.IGNORECASE,
 )
 _DEMANDING = re.compile(
@@ -91,7 +105,12 @@ def cut(text: str, budget: int) -> str:
 def tidy(text: str) -> str:
     """White space collapsed, ends stripped; a long text is cut to its head and tail first."""
     rough = text if len(text) <= 2 * ROUGH else f"{text[:ROUGH]}\n{text[-ROUGH:]}"
-    return _BREAKS.sub("\n", _SPACES.sub(" ", rough)).strip()
+    # Looking costs a tenth of substituting, and most texts are tidy already.
+    if any(sign in rough for sign in _LOOSE):
+        rough = _SPACES.sub(" ", rough)
+    if "\n" in rough or "\r" in rough:
+        rough = _BREAKS.sub("\n", rough)
+    return rough.strip()
 
 
 def plain(text: str) -> str:
@@ -99,8 +118,9 @@ def plain(text: str) -> str:
     found = _GREETING.match(text, 0, GREETING)
     bare = text[found.end() :] if found else text
     cut_at = max(0, len(bare) - THANKS)
-    thanks = _THANKS.search(bare, cut_at)
-    bare = bare[: thanks.start()] if thanks else bare
+    if any(word in bare[cut_at:].lower() for word in _WORDS_OF_THANKS):
+        thanks = _THANKS.search(bare, cut_at)
+        bare = bare[: thanks.start()] if thanks else bare
     return bare if len(bare) >= TOPIC_CHARS else text
 
 
@@ -143,7 +163,10 @@ def _recent(query: Query) -> tuple[list[Turn], int]:
 
 
 def _new_topic(text: str) -> bool:
-    """Whether a turn stands by itself: long enough, and nothing in its beginning refers back."""
+    """Whether a turn stands by itself: long enough, and nothing in its beginning refers back; or
+    thanks and farewell, whatever they are for."""
+    if len(text) <= CUE and _CLOSING.fullmatch(text) is not None:
+        return True
     if len(text) < TOPIC_CHARS or len(text[:CUE].split()) < TOPIC_WORDS:
         return False
     return _FOLLOWS.search(text, 0, CUE) is None

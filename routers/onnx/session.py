@@ -69,9 +69,10 @@ class Session:
 
     def embed(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Unit vectors, float32 [len(batch), width], of token ids that are not empty."""
+        xp = self._np
         longest = max(len(ids) for ids in batch)
-        ids = self._np.zeros((len(batch), longest), dtype=self._np.int64)
-        mask = self._np.zeros_like(ids)
+        ids = xp.zeros((len(batch), longest), dtype=xp.int64)
+        mask = xp.zeros((len(batch), longest), dtype=xp.int64)
         for row, tokens in enumerate(batch):
             ids[row, : len(tokens)] = tokens
             mask[row, : len(tokens)] = 1

@@ -47,11 +47,10 @@ class TextModels:
         if self._language is None:
             return None
         try:
-            code, p = self._language.predict(text)
+            return self._language.code(text, SURE)
         except Exception as exc:  # a border: a request is served without knowing its language
             self._failed("language", exc)
             return None
-        return code if p >= SURE else None
 
     def describe(self) -> dict[str, object]:
         """Facts for `/readyz`: which models there are, and whether the last look failed."""

@@ -37,6 +37,7 @@ class LinearHead:
         import numpy
 
         self._np = numpy
+        self._least = numpy.float32(LEAST)
         self.labels = labels
         self.groups = numpy.asarray(groups, dtype=numpy.int64)
         self.weights = numpy.asarray(weights, dtype=numpy.float32)
@@ -49,11 +50,22 @@ class LinearHead:
         if set(self.groups.tolist()) != set(range(len(labels))):
             raise ValueError("each label needs a field, and each field one of the labels")
         self._member = numpy.eye(len(labels), dtype=numpy.float32)[self.groups]
+        self._columns = numpy.ascontiguousarray(self.weights.T)
 
     def predict(self, features: Floats) -> NDArray[np.float32]:
         """[n, labels]: probabilities, from [n, features]."""
-        logits = features @ self.weights.T + self.bias
-        found: NDArray[np.float32] = _softmax(self._np, logits) @ self._member
+        found = self.odds(features)
+        found /= found.sum(axis=1, keepdims=True)
+        return found
+
+    def odds(self, features: Floats) -> NDArray[np.float32]:
+        """[n, labels]: what is proportional to them, and above 0."""
+        xp = self._np
+        logits = features @ self._columns
+        logits += self.bias
+        logits -= xp.maximum.reduce(logits, axis=1, keepdims=True)
+        found: NDArray[np.float32] = xp.exp(logits, out=logits) @ self._member
+        xp.maximum(found, self._least, out=found)
         return found
 
 
@@ -82,7 +94,8 @@ class WordTable:
         for row, text in enumerate(texts):
             ids = word_ids(text, self.buckets)
             if ids:
-                found[row] = self._rows[ids].sum(axis=0) / len(ids) ** 0.5
+                rows = self._rows.take(ids, axis=0)
+                found[row] = self._np.add.reduce(rows, axis=0) / len(ids) ** 0.5
         return found
 
 
@@ -104,6 +117,7 @@ class TopicHead:
             raise ValueError(f"temperature must be above 0, not {temperature}")
         self.linear, self.words = linear, words
         self.share, self.temperature = share, temperature
+        self._share, self._temperature = numpy.float32(share), numpy.float32(temperature)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -116,19 +130,22 @@ class TopicHead:
 
     def predict(self, sentences: Floats, texts: Sequence[str]) -> NDArray[np.float32]:
         """[n, labels]: calibrated probabilities. Sentences [n, width], texts n."""
-        logits = self.logits(sentences, texts) / self.temperature
-        found: NDArray[np.float32] = _softmax(self._np, logits)
+        xp = self._np
+        found = self.logits(sentences, texts)
+        found -= xp.maximum.reduce(found, axis=1, keepdims=True)
+        found /= self._temperature
+        xp.exp(found, out=found)
+        found /= xp.add.reduce(found, axis=1, keepdims=True)
         return found
 
     def logits(self, sentences: Floats, texts: Sequence[str]) -> NDArray[np.float32]:
-        """[n, labels], before the temperature."""
+        """[n, labels], before the temperature, but for a constant of each row."""
         xp = self._np
-        found: NDArray[np.float32] = xp.log(
-            xp.maximum(self.linear.predict(sentences), xp.float32(LEAST))
-        )
+        odds = self.linear.odds(sentences)
+        found: NDArray[np.float32] = xp.log(odds, out=odds)
         if self.words is not None:
-            found = found + self.share * self.words.scores(texts)
-        return found.astype(xp.float32)
+            found += self.words.scores(texts) * self._share
+        return found
 
     def best(self, probabilities: Floats, floor: float) -> str | None:
         """The likeliest label of one row [labels], or None where it is below `floor`."""
@@ -167,8 +184,3 @@ def word_ids(text: str, buckets: int) -> list[int]:
     for the encoder, so the work is bounded."""
     words = set(WORD.findall(cut(text, HEAD + TAIL).lower()))
     return sorted({zlib.crc32(word.encode()) % buckets for word in words})
-
-
-def _softmax(xp: Any, logits: Any) -> Any:
-    shifted = xp.exp(logits - logits.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)

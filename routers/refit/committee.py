@@ -23,10 +23,10 @@ NEARS = (6.0, 12.0)
 SHAPE_WIDTH = 0.5
 # The logit of a gate that is always open.
 ALWAYS = 30.0
-NEAR_RIDGE, SHAPE_RIDGE, TOPIC_RIDGE = 3.0, 10.0, 0.05
-# The share of the rows, by leave-one-out familiarity, below which the memory is silent, and from
-# which it speaks alone.
-SILENT, ALONE = 0.05, 0.25
+NEAR_RIDGE, SHAPE_RIDGE, TOPIC_RIDGE = 3.0, 10.0, 0.3
+# The shares of the rows, by leave-one-out familiarity, below which the memory is silent, and from
+# which it speaks alone. Small: of a text of their kind the heads beneath have less to say.
+SPEAKS = (0.0, 0.02)
 # Rows' worth of belief in "no slope": a hundred noisy rows must not promise large gains.
 SLOPE_PRIOR = 30.0
 
@@ -86,15 +86,17 @@ def fit_committee(
     nears: Sequence[float] = NEARS,
     belows: Sequence[bool] = (False, True),
     gate: Floats | None = None,
+    speaks: tuple[float, float] = SPEAKS,
 ) -> Fitted:
-    """Tries each width of the sentence kernel, and whether what the heads beneath say is a member
-    too, and keeps what predicts held rows best. `gate`: see Committee; without it every
-    text is of their kind. Raises ValueError when a target has fewer than two labels."""
+    """Tries each width of the sentence kernel, and for each target whether what the heads beneath
+    say is a member too, and keeps what predicts held rows best. `gate`: see Committee; without it
+    every text is of their kind; `speaks`: see SPEAKS. Raises ValueError when a target has fewer
+    than two labels."""
     cosines = (views.sentences @ views.sentences.T).astype(np.float64)
     if gate is None:
         gate = np.zeros(views.sentences.shape[1] + views.surfaces.shape[1] + 1)
         gate[-1] = ALWAYS
-    share, familiar = _familiarity(cosines, labels.weights >= 1.0)
+    share, familiar = _familiarity(cosines, labels.weights >= 1.0, speaks)
     home = at_home(views, gate)
     share = share * home
     targets = [labels.target(LOCAL), labels.target(GAIN)]
@@ -109,15 +111,17 @@ def fit_committee(
     for width in nears:
         gram = np.exp(width * (cosines - 1))
         near = _ridges(gram, targets, known, NEAR_RIDGE / labels.weights)
-        for below in belows:
-            scene = _Scene(views, topics, share, below, sure, beneath(views, home))
-            sides = [
-                _side(scene, i, (near[i], shape[i], topic[i]), targets[i], known[i])
-                for i in (LOCAL, GAIN)
-            ]
-            loss = sum(side.loss for side in sides)
-            if best is None or loss < best[0]:
-                best = loss, width, sides
+        scenes = [_Scene(views, topics, share, b, sure, beneath(views, home)) for b in belows]
+        sides = [
+            min(
+                (_side(s, i, (near[i], shape[i], topic[i]), targets[i], known[i]) for s in scenes),
+                key=lambda side: side.loss,
+            )
+            for i in (LOCAL, GAIN)
+        ]
+        loss = sum(side.loss for side in sides)
+        if best is None or loss < best[0]:
+            best = loss, width, sides
     if best is None:
         raise ValueError("nothing to try")
     fitted = _fitted(views, best[1], best[2], familiar)
@@ -218,13 +222,15 @@ def _ridge(gram: Floats, label: Floats, known: NDArray[np.intp], inverse: Floats
     return _Member(everywhere, start, held)
 
 
-def _familiarity(cosines: Floats, sure: NDArray[np.bool_]) -> tuple[Floats, tuple[float, float]]:
+def _familiarity(
+    cosines: Floats, sure: NDArray[np.bool_], speaks: tuple[float, float]
+) -> tuple[Floats, tuple[float, float]]:
     """How far the memory speaks for each of its own rows, and the two limits."""
     others = cosines.copy()
     np.fill_diagonal(others, -1.0)
     near = min(NEIGHBOURS, len(others) - 1)
     best = np.partition(others, len(others) - near, axis=1)[:, -near:].mean(axis=1)
-    low, high = (float(v) for v in np.quantile(best[sure], [SILENT, ALONE]))
+    low, high = (float(v) for v in np.quantile(best[sure], speaks))
     return np.clip((best - low) / max(high - low, 1e-6), 0.0, 1.0), (low, high)
 
 

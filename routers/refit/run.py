@@ -7,8 +7,6 @@ whether it is better; nobody's traffic changes until an operator activates it.
 
 from __future__ import annotations
 
-import datetime
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,14 +24,10 @@ from routers.labels import LabelRow, LabelsError, require_enough
 from routers.onnx.committee import Committee, Views
 from routers.onnx.encoder import SPECIAL_TOKENS, Reading, load_encoder
 from routers.onnx.heads import HeadModel, load_heads, save_heads, under
-from routers.onnx.manifest import (
-    ArtefactError,
-    describe_file,
-    load_manifest,
-    write_manifest,
-)
+from routers.onnx.manifest import load_manifest, write_manifest
 from routers.onnx.render import render
 from routers.refit.committee import Fitted, Floats, Labels, fit_committee
+from routers.refit.files import copy_files, describe, require_apart, today, without_cards
 from routers.steering.calibration import FILE as CALIBRATION
 from routers.steering.calibration import Calibration, dump_calibration
 
@@ -47,7 +41,8 @@ SAME = 0.9995
 
 class RefitReport(msgspec.Struct, frozen=True):
     """`base` and `name`: artefacts as `name/version`. `better`: the held-out interval of the gain
-    in APGR, or of the fall in Brier score, lies above 0, and neither lies below. `left_out`:
+    in APGR, or of the fall in Brier score, lies above 0, and neither lies below. `rows`: different
+    texts; `merged`: rows that were of the text of another, whose labels were averaged. `left_out`:
     layers of the base that knew the rows already, so that they could not be compared with."""
 
     name: str
@@ -58,26 +53,26 @@ class RefitReport(msgspec.Struct, frozen=True):
     verdict: str
     metrics: dict[str, float | list[float]]
     left_out: list[str] = []
+    merged: int = 0
 
 
 def run(
     rows: Sequence[LabelRow], base: Path, out: Path, *, name: str = "", seed: int = 0
 ) -> RefitReport:
-    """Fit `rows` on the artefact in `base`, write the new one into `out`. Needs at least 50 rows
+    """Fit `rows` on the artefact in `base`, write the new one into `out`. Needs at least 50 texts
     with both labels. Raises LabelsError and ArtefactError; OSError when `out` cannot be written.
     """
     started = time.perf_counter()
     require_enough(list(rows), least=LEAST, pairs=LEAST)
-    if base.resolve() == out.resolve():
-        raise ArtefactError(str(out), "is the artefact that the refit starts from")
-    manifest = load_manifest(base)
+    require_apart(base, out)
+    manifest = without_cards(load_manifest(base))
     model = load_heads(base)
     encoder = load_encoder(base, manifest.max_tokens)
     texts = [render(row.query) for row in rows]
     whole = encoder.read_singly(texts)
-    keep = _usable(rows, whole)
+    usable = _usable(rows, whole)
+    keep, labels = merge(whole.sentences, usable, _labels([rows[i] for i in usable]))
     sentences, surfaces = whole.sentences[keep], whole.surfaces[keep]
-    labels = Labels(*(_column([rows[i] for i in keep], f) for f in ("local_ok", "frontier_ok")))
     left_out = [name for name, c in model.committees.items() if _knows(c, sentences)]
     lower = model.views(sentences, surfaces, frozenset({OWN, *left_out}))
     before = model.views(sentences, surfaces, frozenset(left_out)).below
@@ -93,8 +88,8 @@ def run(
         manifest,
         name=called,
         version=manifest.version + 1,
-        created=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        files={file.name: describe_file(file) for file in _files(out)},
+        created=today(),
+        files=describe(out),
         rows={**{k: v for k, v in manifest.rows.items() if not k.startswith("own/")}, **rows_by},
         metrics=measured,
         seed=seed,
@@ -110,7 +105,35 @@ def run(
         verdict=verdict,
         metrics=measured,
         left_out=left_out,
+        merged=len(usable) - len(keep),
     )
+
+
+def merge(
+    sentences: NDArray[np.float32], usable: NDArray[np.intp], labels: Labels
+) -> tuple[NDArray[np.intp], Labels]:
+    """One row for each text, with the mean of its labels: a copy on the other side of a split would
+    tell what is to be predicted. Of `usable` (indices into `sentences`), the first of each text,
+    and their labels. Raises LabelsError when too few texts have both labels."""
+    _, first, group = np.unique(sentences[usable], axis=0, return_index=True, return_inverse=True)
+    group = group.ravel()
+    found = Labels(_means(labels.local, group), _means(labels.frontier, group))
+    pairs = int((~np.isnan(found.local) & ~np.isnan(found.frontier)).sum())
+    if pairs < LEAST:
+        raise LabelsError(
+            f"rows: {pairs} different texts have local_ok and frontier_ok, {LEAST} are needed"
+        )
+    order = np.argsort(first)
+    return usable[first[order]], found.take(order)
+
+
+def _means(label: Floats, group: NDArray[np.intp]) -> Floats:
+    """By group, of the known ones; NaN where none is."""
+    known = ~np.isnan(label)
+    count = np.bincount(group, known)
+    total = np.bincount(group, np.where(known, label, 0.0))
+    found: Floats = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return found
 
 
 def cross_validate(views: Views, labels: Labels, seed: int, folds: int = FOLDS) -> Floats:
@@ -168,7 +191,7 @@ def compare(
             "cpt80_after": metrics.cpt(after[:, 1], weak, strong, 0.8),
         }
     better = (gain_ci[0] > 0 or fall_ci[0] > 0) and not (gain_ci[1] < 0 or fall_ci[1] < 0)
-    return {k: _round(v) for k, v in found.items()}, better, _verdict(found, gain_ci, better)
+    return {k: rounded(v) for k, v in found.items()}, better, _verdict(found, gain_ci, better)
 
 
 def _verdict(found: dict[str, float | list[float]], gain_ci: list[float], better: bool) -> str:
@@ -197,17 +220,29 @@ def _usable(rows: Sequence[LabelRow], reading: Reading) -> NDArray[np.intp]:
     return keep
 
 
-def _column(rows: Sequence[LabelRow], field: str) -> Floats:
-    values = [getattr(row, field) for row in rows]
+def _labels(rows: Sequence[LabelRow]) -> Labels:
+    return Labels(
+        _column([row.local_ok for row in rows]), _column([row.frontier_ok for row in rows])
+    )
+
+
+def _column(values: Sequence[float | None]) -> Floats:
     return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
 
 
 def _knows(committee: Committee, sentences: NDArray[np.float32]) -> bool:
     """Whether at least a tenth of the rows are in the memory."""
+    return float(remembered(committee, sentences).mean()) >= 0.1
+
+
+def remembered(committee: Committee, sentences: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """[n]: which rows are in the memory."""
     if committee.memory.shape[1] != sentences.shape[1]:
-        return False
-    best = (sentences @ committee.memory.T).max(axis=1)
-    return float((best > SAME).mean()) >= 0.1
+        return np.zeros(len(sentences), dtype=np.bool_)
+    # Packed to whole numbers, the memory's vectors are no longer quite of unit length.
+    memory = committee.memory / np.linalg.norm(committee.memory, axis=1, keepdims=True)
+    found: NDArray[np.bool_] = (sentences @ memory.T).max(axis=1) > SAME
+    return found
 
 
 def _rows(views: Views, index: NDArray[np.intp]) -> Views:
@@ -256,9 +291,7 @@ def write_beside(out: Path, model: HeadModel, material: Material) -> None:
 
 
 def _write(base: Path, out: Path, model: HeadModel, material: Material) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    for file in _files(base):
-        shutil.copyfile(file, out / file.name)
+    copy_files(base, out)
     save_heads(out, model)
     write_beside(out, model, material)
     # The probabilities now mean the operator's own models: what listed models are worth against
@@ -267,9 +300,6 @@ def _write(base: Path, out: Path, model: HeadModel, material: Material) -> None:
     (out / CARDS).write_bytes(encode_cards(cards))
 
 
-def _files(directory: Path) -> list[Path]:
-    return sorted(f for f in directory.iterdir() if f.is_file() and f.name != "manifest.json")
-
-
-def _round(value: float | list[float]) -> float | list[float]:
+def rounded(value: float | list[float]) -> float | list[float]:
+    """To four places."""
     return [round(v, 4) for v in value] if isinstance(value, list) else round(value, 4)

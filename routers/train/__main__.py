@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 import msgspec
 
-from routers.train import run
-from routers.train.data import DataError, default_dir
-from routers.train.discriminant import TopicError
-from routers.train.export import ExportError
+from routers.threads import one_thread
 
 
 def main() -> int:
+    # Before numpy is loaded; and sums must not depend on how many cores there are.
+    one_thread(os.environ)
+    from routers.train import run
+    from routers.train.data import DataError, default_dir
+    from routers.train.discriminant import TopicError
+    from routers.train.export import ExportError
+
     parser = argparse.ArgumentParser(prog="python -m routers.train", description=__doc__)
     parser.add_argument("--data", type=Path, default=default_dir(), help="labelled rows")
     parser.add_argument("--out", type=Path, required=True, help="directory of the artefacts")

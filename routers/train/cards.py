@@ -13,17 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from routers.cards import EDGE, MAX_OFFSET, MAX_SLOPE, SIZE, YEAR, Base, Card, Cards, Prior
+from routers.cards import MAX_OFFSET, MAX_SLOPE, SIZE, YEAR, Base, Card, Cards, Prior
 from routers.modelnames import Traits, canonical, traits
+from routers.refit.cards import MIN_ROWS, SLOPE_PENALTY, Floats, logits, penalised
 from routers.train.data import GOLD, read_records
 
-Floats = NDArray[np.floating[Any]]
 Rows = NDArray[np.intp]
 
 REFERENCE = "Mixtral-8x7B-Instruct-v0.1"
@@ -68,18 +67,15 @@ DOMAINS = frozenset(
     )
 )
 
-# Penalties are inverse prior variances: the slope is 1 +- 0.15, a group's offset 0 +- 0.25.
-SLOPE_PENALTY = 1 / 0.15**2
+# Penalties are inverse prior variances: a group's offset is 0 +- 0.25.
 GROUP_PENALTY = 1 / 0.25**2
 FREE = 1e-3
 # A group that lies further than this from the model's other groups tells of a failed format, not
 # of ability: Qwen2.5-7B has 17 % on one four-choice set and 86 % on another.
 STRAY = 1.25
-MIN_ROWS = 30
 MIN_DOMAIN_ROWS = 60
 PRIOR_RIDGE = 0.3
 MIN_MODELS = 8
-ITERATIONS = 50
 
 
 class Evidence(msgspec.Struct, frozen=True):
@@ -200,12 +196,12 @@ def anchor(evidence: Sequence[Evidence]) -> list[Anchored]:
 
 def _anchor(source: Evidence, label: Floats, known: NDArray[np.bool_], level: float) -> Anchored:
     """`label` are the scores of models whose offset is `level`, on the `known` rows."""
-    z, frontier = _logit(source.p_local), _logit(source.p_frontier)
+    z, frontier = logits(source.p_local), logits(source.p_frontier)
     groups = _dummies(source.groups)[0]
     design = np.hstack([z[:, None], groups])
     penalty = np.concatenate([[SLOPE_PENALTY], np.full(groups.shape[1], FREE)])
     # The slope is shrunk to 1, so only its difference to 1 is fitted.
-    found, _ = _fit(design[known], label, penalty, z[known])
+    found, _ = penalised(design[known], label, penalty, z[known])
     local = z + design @ found - level
     # The gap between the references is a matter of the models, not of the source's difficulty.
     return Anchored(source, local, local + (frontier - z))
@@ -298,7 +294,7 @@ def _model_fit(rows: _Rows) -> _Found:
     groups, names = _dummies(rows.groups)
     design = np.hstack([rows.z[:, None], np.ones((len(rows.z), 1)), groups])
     penalty = np.concatenate([[SLOPE_PENALTY, FREE], np.full(len(names), GROUP_PENALTY)])
-    found, covariance = _fit(design, rows.label, penalty, rows.z)
+    found, covariance = penalised(design, rows.label, penalty, rows.z)
     values = dict(zip(names, (float(v) for v in found[2:]), strict=True))
     return _Found(1 + float(found[0]), float(found[1]), values, float(covariance[1, 1]))
 
@@ -356,76 +352,9 @@ def _ridge(design: Floats, label: Floats) -> Floats:
     return found
 
 
-def fit_card(
-    p_base: Sequence[float] | Floats,
-    outcome: Sequence[float] | Floats,
-    prior: Card | None = None,
-    domains: Sequence[str | None] | None = None,
-) -> Card:
-    """The card of a customer's backend from its own labels.
-
-    `p_base`: the reference's probability of the prior's base on each labelled row; `outcome`: 1
-    where the backend's answer was accepted, 0 where not, or a share; `domains`: of each row, for
-    a prior that has domain offsets, which are kept. Below MIN_ROWS rows the prior is returned as
-    it is. Otherwise its offset is where the fit starts, and counts as much
-    as its standard error says. Raises ValueError for arrays that do not fit or are no numbers.
-    """
-    start = prior if prior is not None else Card(origin="prior", error=1.0)
-    p, label = np.asarray(p_base, dtype=np.float64), np.asarray(outcome, dtype=np.float64)
-    if p.ndim != 1 or p.shape != label.shape:
-        raise ValueError(f"p_base has shape {p.shape} and outcome {label.shape}: both must be [n]")
-    for name, values in (("p_base", p), ("outcome", label)):
-        bad = np.flatnonzero(~((values >= 0) & (values <= 1)))
-        if len(bad):
-            raise ValueError(f"{name}[{bad[0]}] is {values[bad[0]]}: must be in [0, 1]")
-    if len(p) < MIN_ROWS:
-        return start
-    if domains is not None and len(domains) != len(p):
-        raise ValueError(f"domains has {len(domains)} entries and p_base {len(p)}")
-    z = _logit(p)
-    known = np.array([start.domain.get(name or "", 0.0) for name in domains or [None] * len(p)])
-    # An operator's own figure or a prior without an error is worth as much as a guess by name.
-    error = start.error if start.error > 0 else 0.5
-    design = np.stack([z, np.ones_like(z)], axis=1)
-    penalty = np.array([SLOPE_PENALTY, 1 / error**2])
-    found, covariance = _fit(design, label, penalty, start.slope * z + start.offset + known)
-    return msgspec.structs.replace(
-        start,
-        slope=round(float(np.clip(start.slope + found[0], 0.05, MAX_SLOPE)), 4),
-        offset=round(float(np.clip(start.offset + found[1], -MAX_OFFSET, MAX_OFFSET)), 4),
-        origin="fitted",
-        rows=len(p),
-        error=round(float(np.sqrt(covariance[1, 1])), 4),
-    )
-
-
-def _logit(p: Floats) -> Floats:
-    clipped = np.clip(np.asarray(p, dtype=np.float64), EDGE, 1 - EDGE)
-    found: Floats = np.log(clipped / (1 - clipped))
-    return found
-
-
 def _dummies(groups: Sequence[str]) -> tuple[Floats, list[str]]:
     names = sorted(set(groups))
     place = {name: i for i, name in enumerate(names)}
     found = np.zeros((len(groups), len(names)))
     found[np.arange(len(groups)), [place[group] for group in groups]] = 1.0
     return found, names
-
-
-def _fit(
-    design: Floats, label: Floats, penalty: Floats, start: Floats
-) -> tuple[Floats, NDArray[Any]]:
-    """Weights w of sigmoid(start + design @ w) with a penalty on w**2, and their covariance."""
-    found: Floats = np.zeros(design.shape[1])
-    inverse: NDArray[Any] = np.diag(1 / penalty)
-    for _ in range(ITERATIONS):
-        mean = 1 / (1 + np.exp(-np.clip(start + design @ found, -30, 30)))
-        gradient = design.T @ (mean - label) + penalty * found
-        curvature = np.maximum(mean * (1 - mean), 1e-4)
-        inverse = np.linalg.inv((design * curvature[:, None]).T @ design + np.diag(penalty))
-        step = inverse @ gradient
-        found = found - step
-        if float(np.abs(step).max()) < 1e-7:
-            break
-    return found, inverse

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from routers.cards import Card, p_ok
 from routers.evals import metrics
 from routers.modelnames import canonical, traits
+from routers.refit.cards import Floats
 from routers.train.cards import (
     FRONTIER,
     Anchored,
     Evidence,
-    Floats,
     anchor,
     card_name,
     fit_all,

@@ -37,13 +37,14 @@ class Held(msgspec.Struct, frozen=True):
 
 class Memory(msgspec.Struct, frozen=True):
     """What the shipped committee remembers. `others`: rows beside mmlu_gold; `belief`: how far
-    these are believed; `below`: whether the linear heads have a voice in it; `gate`: whether
-    it is silent on everyday requests."""
+    these are believed; `belows`: whether the linear heads have a voice in it, and both where what
+    predicts a target better is to be taken; `gate`: whether it is silent on everyday requests."""
 
     others: int = 1200
-    belief: float = 0.1
-    below: bool = True
+    belief: float = 0.3
+    belows: tuple[bool, ...] = (False, True)
     gate: bool = True
+    speaks: tuple[float, float] = (0.05, 0.25)
 
 
 DEFAULT = Memory()
@@ -63,7 +64,8 @@ def shipped(table: Table, memory: Memory = DEFAULT) -> HeadModel:
     part = table.take(np.concatenate([gold, rest]))
     views = model.views(part.sentences, part.surfaces)
     gate = fit_gate(model, table) if memory.gate else None
-    fitted = fit_committee(views, centred(part, memory.belief), belows=(memory.below,), gate=gate)
+    labels = centred(part, memory.belief)
+    fitted = fit_committee(views, labels, belows=memory.belows, gate=gate, speaks=memory.speaks)
     return with_layer(model, fitted, SHIPPED, frozenset())
 
 

@@ -27,12 +27,17 @@ from routers.train.pipeline import SEED, load_inputs, table_of
 from routers.train.vectors import Vectors
 from routers.types import Query, Turn
 
-NEAR_ONLY = Memory(others=0, below=False, gate=False)
+WITHOUT, ALWAYS = (False,), (True,)
 RECIPES: dict[str, Fit] = {
     "linear heads": fit_linear,
-    "committee on mmlu_gold, without the linear heads": lambda t: shipped(t, NEAR_ONLY),
-    "committee on mmlu_gold, linear heads a member": lambda t: shipped(t, Memory(others=0)),
-    "committee on both sources, other rows at 0.3": lambda t: shipped(t, Memory(belief=0.3)),
+    "committee on mmlu_gold, without the linear heads": lambda t: shipped(
+        t, Memory(others=0, belows=WITHOUT, gate=False)
+    ),
+    "committee on mmlu_gold, linear heads a member": lambda t: shipped(
+        t, Memory(others=0, belows=ALWAYS)
+    ),
+    "committee on both sources, linear heads a member": lambda t: shipped(t, Memory(belows=ALWAYS)),
+    "committee on both sources, other rows at 0.1": lambda t: shipped(t, Memory(belief=0.1)),
     "committee on both sources, for every request": lambda t: shipped(t, Memory(gate=False)),
     "shipped": shipped,
 }

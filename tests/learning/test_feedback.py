@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -171,6 +172,21 @@ def test_what_was_not_scored_or_came_from_the_cache_gives_no_row(learner: Learne
     ]
     assert reasons == ["unscored", "cached"]
     assert learner.labelled(named, decision(again)) == {}
+
+
+def test_an_export_into_a_pipe_leaves_it_there(learner: Learner, tmp_path: Path) -> None:
+    learner.feedback({"decision_id": decision(learner.chat("into a pipe")), "outcome": 1})
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    # Opened for both, it waits for nobody.
+    reader = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        done = cli(learner, "router", "labels", "--out", str(pipe))
+        assert done.returncode == 0, done.stderr
+        assert pipe.is_fifo()
+        assert os.read(reader, 65536).startswith(b"{")
+    finally:
+        os.close(reader)
 
 
 def test_export_is_what_refit_reads(learner: Learner, tmp_path: Path) -> None:

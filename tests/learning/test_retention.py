@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import msgspec
@@ -75,6 +77,83 @@ async def test_another_tier_and_another_org_give_no_label(database: Database) ->
     assert await count(database, labels) == 0
 
 
+async def test_a_comment_may_need_its_conversation(database: Database) -> None:
+    def comments(c: sa.Connection) -> dict[str, str]:
+        rows = c.execute(sa.select(feedback.c.decision_id, feedback.c.comment))
+        return {id: comment for id, comment in rows}
+
+    await database.write(repository.add_captures, [capture(1)], MANY)
+    for id in (1, 2):
+        said = msgspec.structs.replace(given(id, 1.0), with_text=True)
+        await database.write(repository.give, said, MANY)
+    await database.write(repository.give, given(3, 1.0), MANY)
+    assert await database.read(comments) == {
+        "dec_1": "a comment",
+        "dec_2": "",
+        "dec_3": "a comment",
+    }
+
+
+@pytest.fixture
+async def two(cluster: str) -> AsyncIterator[tuple[Database, Database]]:
+    """Two workers on one PostgreSQL."""
+    both = Database(cluster), Database(cluster)
+    for each in both:
+        await each.start()
+    yield both
+    await both[0].write(repository.delete, None, None)
+    for each in both:
+        await each.aclose()
+
+
+class Held:
+    """Does `work` in a transaction that ends when it is told to."""
+
+    def __init__(self, database: Database, work: Callable[[sa.Connection], object]) -> None:
+        self._done, self._go = threading.Event(), threading.Event()
+
+        def transaction(connection: sa.Connection) -> None:
+            work(connection)
+            self._done.set()
+            self._go.wait(30)
+
+        self._task = asyncio.create_task(database.write(transaction))
+
+    async def before(self, database: Database, work: Callable[[sa.Connection], object]) -> None:
+        """Begin `work` in the middle of the transaction, then let that end."""
+        assert await asyncio.to_thread(self._done.wait, 30)
+        second = asyncio.create_task(database.write(work))
+        # Long enough for one that does not wait to have ended; it is right either way.
+        await asyncio.wait({second}, timeout=0.5)
+        self._go.set()
+        await self._task
+        await second
+
+
+@pytest.mark.parametrize("feedback_first", [True, False])
+async def test_a_conversation_and_its_feedback_do_not_miss_each_other(
+    two: tuple[Database, Database], feedback_first: bool
+) -> None:
+    def comes(connection: sa.Connection) -> None:
+        repository.add_captures(connection, [capture(1), capture(2)], MANY)
+
+    def said(connection: sa.Connection) -> None:
+        repository.give(connection, given(1, 1.0), MANY)
+
+    first, second = (said, comes) if feedback_first else (comes, said)
+    await Held(two[0], first).before(two[1], second)
+    found, _ = await two[0].read(repository.list_labels, None, 10)
+    assert [label.decision_id for label in found] == ["dec_1"]
+
+
+async def test_a_label_in_the_making_is_deleted_too(two: tuple[Database, Database]) -> None:
+    await two[0].write(repository.add_captures, [capture(1)], MANY)
+    making = Held(two[0], lambda c: repository.give(c, given(1, 1.0), MANY))
+    await making.before(two[1], lambda c: repository.delete(c, "acme", None))
+    for table in (captures, labels):
+        assert await count(two[0], table) == 0
+
+
 async def test_the_oldest_go_beyond_the_cap(database: Database) -> None:
     for start in range(0, 30, 10):
         batch = [capture(i) for i in range(start, start + 10)]
@@ -134,9 +213,13 @@ async def test_pages_lose_nothing_and_keep_decisions_together(
             break
     assert len(seen) == len(set(seen)) == 9
     assert [id for id, _ in seen] == sorted((id for id, _ in seen), reverse=True)
-    newest = await database.read(repository.newest_labels, None, 2)
+    newest = await database.read(repository.newest_labels, None, 2, 10_000)
     assert {x.decision_id for x in newest} == {"dec_5", "dec_4"}
     assert len(newest) == 3
+    one = len(newest[0].conversation)
+    for characters, ids in ((1, "5"), (2 * one, "5"), (2 * one + 1, "54"), (3 * one + 1, "543")):
+        newest = await database.read(repository.newest_labels, None, 6, characters)
+        assert [x.decision_id[-1] for x in newest if x.source == "shadow"] == list(ids)
     assert await database.read(repository.counts) == {
         ("feedback", "local"): 3,
         ("shadow", "local"): 6,

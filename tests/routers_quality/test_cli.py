@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -98,7 +100,8 @@ def test_stdin_to_stdout(
         ('{"id": "a"}', "line 2: has neither prompt nor messages"),
         ('{"prompt": 1}', "line 2: prompt must be text"),
         ('{"prompt": "a", "messages": []}', "line 2: has both prompt and messages"),
-        ('{"prompt": "a", "id": {}}', "line 2: id must be text or a whole number"),
+        ('{"prompt": "a", "id": NaN}', "line 2: id must be a finite number"),
+        ('{"messages": [], "system": 5}', "line 2: system must be text or a list of parts"),
     ],
 )
 def test_a_bad_line_is_named_and_nothing_is_written(
@@ -111,6 +114,51 @@ def test_a_bad_line_is_named_and_nothing_is_written(
     assert f"{rows}, {says}" in capsys.readouterr().err
     assert output.read_text() == "what was there before"
     assert sorted(tmp_path.iterdir()) == [rows, output]
+
+
+def test_an_id_of_any_json_comes_back_as_it_was(tmp_path: Path) -> None:
+    given = [1.5, True, None, [1, {"a": None}], {"x": "é"}, "", 2**53 + 1, 10**30, -7]
+    rows, output = tmp_path / "rows.jsonl", tmp_path / "scores.jsonl"
+    rows.write_text("".join(json.dumps({"id": id, "prompt": "Hi"}) + "\n" for id in given))
+    assert score(rows, output, "--artefact", "heuristic") == 0
+    found = [line["id"] for line in read(output)]
+    assert found == given
+    assert [type(id) for id in found] == [type(id) for id in given]
+
+
+def test_a_pipe_is_written_to_and_stays(rows_file: Write, tmp_path: Path) -> None:
+    rows, pipe = rows_file([{"id": "a", "prompt": "Hi"}]), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    # Opened for both, it waits for nobody, and a line fits into a pipe's buffer.
+    reader = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        assert score(rows, pipe, "--artefact", "heuristic") == 0
+        assert pipe.is_fifo()
+        assert json.loads(os.read(reader, 65536))["id"] == "a"
+    finally:
+        os.close(reader)
+
+
+def test_a_link_stays_and_its_target_is_written(rows_file: Write, tmp_path: Path) -> None:
+    rows, link, target = rows_file([{"prompt": "Hi"}]), tmp_path / "link", tmp_path / "target"
+    target.write_text("old")
+    link.symlink_to(target)
+    assert score(rows, link, "--artefact", "heuristic") == 0
+    assert link.is_symlink()
+    assert read(target)[0]["id"] == 1
+
+
+def test_a_full_disk_is_told_without_a_traceback(
+    rows_file: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def writelines(lines: list[bytes]) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    rows = rows_file([{"prompt": "Hi"}])
+    full = SimpleNamespace(buffer=SimpleNamespace(writelines=writelines))
+    monkeypatch.setattr(sys, "stdout", full)
+    assert score(rows, "-", "--artefact", "heuristic") == 1
+    assert "--output -: No space left on device" in capsys.readouterr().err
 
 
 def test_wrong_paths_are_named(
@@ -236,6 +284,7 @@ class Refitted(msgspec.Struct):
     better: bool
     verdict: str
     metrics: dict[str, float | list[float]]
+    merged: int = 3
 
 
 def test_refit_prints_the_gain_and_the_verdict(
@@ -265,13 +314,54 @@ def test_refit_prints_the_gain_and_the_verdict(
     assert "too few rows: 5 have local_ok, at least 50 are needed" in capsys.readouterr().err
 
 
+def test_eval_says_when_it_is_shown_the_rows_of_the_fit(
+    rows_file: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    things = ["tax", "river", "sonnet", "lemma", "kidney", "treaty", "kernel", "orbit", "enzyme"]
+    asks = "Explain the {}.", "How old is the {}?", "Draw up a plan for a {} in steps.", "{}, why?"
+    rows = [
+        {"prompt": ask.format(f"{one} {two}"), "local_ok": one < two, "frontier_ok": True}
+        for ask in asks
+        for one in things[:5]
+        for two in things
+    ]
+    fitted, kept = rows[:135], rows[135:]
+    out = tmp_path / "ours"
+    args = ["router", "refit", "--artefact", "static-192", "--labels", str(rows_file(fitted))]
+    assert main([*args, "--out", str(out)]) == 0
+    capsys.readouterr()
+    for data, share in ((fitted, 1.0), (kept, 0.0)):
+        args = ["router", "eval", "--artefact", str(out), "--data", str(rows_file(data))]
+        assert main(args) == 0
+        said = capsys.readouterr().out
+        assert ("fitted to 100% of these rows" in said) == bool(share)
+        assert main([*args, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["seen"] == share
+
+
+def test_refit_says_where_it_cannot_write(
+    rows_file: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row | {"prompt": f"{row['prompt']} {i}"} for i, row in enumerate(labelled())]
+    out = tmp_path / "ours"
+    (out / "heads.npz").mkdir(parents=True)
+    args = ["router", "refit", "--artefact", "static-192", "--labels", str(rows_file(rows))]
+    assert main([*args, "--out", str(out)]) == 1
+    assert f"{out / 'heads.npz'}: Is a directory" in capsys.readouterr().err
+    assert main([*args, "--out", str(out), "--seed", "-1"]) == 2
+    assert "--seed: must be at least 0" in capsys.readouterr().err
+
+
 async def test_data_classes_are_those_of_the_patterns_the_score_and_the_model() -> None:
     class Detecting(FixedRouter):
         def detect(self, text: str) -> frozenset[str]:
             return frozenset(["phi"]) if "ward" in text else frozenset()
 
     texts = ["My card is 4111 1111 1111 1111.", "He is on the ward.", "Why?"]
-    requests = [Request(i, Query((Turn("user", text),)), text) for i, text in enumerate(texts)]
+    requests = [
+        Request(msgspec.Raw(b"%d" % i), Query((Turn("user", text),)), text)
+        for i, text in enumerate(texts)
+    ]
     for own in ((), ("phi",)):
         score = Score(p_local_ok=0.5, p_frontier_ok=0.6, data_classes=own)
         lines = await score_lines(Detecting(score), requests, lambda done: None)

@@ -4,8 +4,8 @@ What is expected is written as relations between gains, so that it holds for any
 
 - `nearer`: the gain is nearer to that of one text alone than to that of another;
 - `above`, `below`: it is above or below that of a text or another conversation;
-- `like`, `at_most`: it is that of another, or no more, give or take a share of the artefact's own
-  distance between hard and easy texts.
+- `like`: it is that of another, give or take a share of the artefact's own distance between hard
+  and easy texts.
 """
 
 from __future__ import annotations
@@ -79,14 +79,8 @@ async def test_hard_texts_are_above_easy_ones(gains: Gains) -> None:
     assert sum(high > low for high, low in pairs) / len(pairs) >= 0.95
 
 
-# By a hair: thanks after a hard answer score a little above the hard question itself.
-KNOWN = {("minilm-l6-int8", "thanks-after-a-proof")}
-
-
 @pytest.mark.parametrize("name", SCRIPTED)
-async def test_conversation(gains: Gains, name: str, request: pytest.FixtureRequest) -> None:
-    if any(artefact in request.node.name and name == known for artefact, known in KNOWN):
-        request.node.add_marker(pytest.mark.xfail(strict=True, reason="a known limit"))
+async def test_conversation(gains: Gains, name: str) -> None:
     found = await gains.of(name)
     for relation, wanted in CONVERSATIONS[name]["expect"].items():
         if relation == "nearer":
@@ -97,13 +91,11 @@ async def test_conversation(gains: Gains, name: str, request: pytest.FixtureRequ
             assert found > other if relation == "above" else found < other
         else:
             other, span = await gains.of(wanted["of"]), await gains.span()
-            slack = span * wanted["slack" if relation == "at_most" else "within"]
-            assert found - other <= slack
-            assert relation == "at_most" or other - found <= slack
+            assert abs(found - other) <= span * wanted["within"]
 
 
 async def test_there_are_enough_and_they_differ() -> None:
     assert len(CONVERSATIONS) == len(SCRIPT["conversations"])
     assert len(SCRIPTED) >= 25
     kinds = {kind for entry in CONVERSATIONS.values() for kind in entry["expect"]}
-    assert kinds == {"nearer", "above", "below", "like", "at_most"}
+    assert kinds == {"nearer", "above", "below", "like"}

@@ -79,6 +79,36 @@ def test_a_bad_row_is_named_with_its_field(row: Any, says: str) -> None:
         parse(GOOD, row, GOOD)
 
 
+def test_anthropic_form_is_read_as_openai_form_is() -> None:
+    call = {"type": "tool_use", "id": "t", "name": "weather", "input": {"city": "Graz"}}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": "18 degrees"}
+    parts = {**result, "content": [{"type": "text", "text": "rain"}]}
+    anthropic = changed(
+        prompt=...,
+        system=[{"type": "text", "text": "Be brief."}],
+        messages=[
+            {"role": "user", "content": [{"type": "text", "text": "Coat?"}, {"type": "image"}]},
+            {"role": "assistant", "content": [{"type": "text", "text": "I look."}, call]},
+            {"role": "user", "content": [result, parts, {"type": "text", "text": "Well?"}]},
+            {"role": "user", "content": [result]},
+        ],
+    )
+    function = {"name": "weather", "arguments": '{"city": "Graz"}'}
+    openai = changed(
+        prompt=...,
+        messages=[
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Coat?"},
+            {"role": "assistant", "content": "I look.", "tool_calls": [{"function": function}]},
+            {"role": "tool", "content": "18 degrees"},
+            {"role": "tool", "content": "rain"},
+            {"role": "user", "content": "Well?"},
+            {"role": "tool", "content": "18 degrees"},
+        ],
+    )
+    assert parse(anthropic) == parse(openai)
+
+
 def test_a_line_that_is_no_json_is_named() -> None:
     with pytest.raises(LabelsError, match=r"^x, line 2: is not JSON"):
         parse_rows([json.dumps(GOOD).encode(), b'{"prompt": '], "x")

@@ -1,14 +1,49 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
+from routers.artefacts import find_artefact
 from routers.onnx.committee import Views
 from routers.refit.committee import Labels
 
 Scene = Callable[..., tuple[Views, Labels]]
+
+BASE = find_artefact("static-192")
+ROWS = 120
+DISHES = (
+    "lentil soup, apple pie, risotto, pancakes, goulash, falafel, tiramisu, ramen, gazpacho, naan"
+)
+WAYS = (
+    "How long does {} keep in the fridge?",
+    "Write a shopping list for {}.",
+    "What can I serve with {} for six guests?",
+    "My {} came out too salty. What now?",
+    "Give me a vegan version of {}.",
+    "Which wine goes with {}?",
+)
+THINGS = (
+    "sin(x)^2, x*exp(x), ln(x)/x, 1/(1+x^2), x^3*cos(x), sqrt(1-x^2), tan(x), x^x, 1/x^2, x*ln(x)"
+)
+TASKS = (
+    "Find the antiderivative of {}.",
+    "Differentiate {} twice.",
+    "Show that {} has no maximum on the real line.",
+    "Expand {} into a power series around x = 1.",
+    "Compute the definite integral of {} from 1 to 2.",
+    "For which x is {} convex?",
+)
+
+
+def prompts() -> list[tuple[str, bool]]:
+    """Sixty about food and sixty about calculus, in turn; and whether it is food."""
+    food = [w.format(d) for d, w in itertools.product(DISHES.split(", "), WAYS)]
+    sums = [t.format(f) for f, t in itertools.product(THINGS.split(", "), TASKS)]
+    pairs = zip(food, sums, strict=True)
+    return [(text, about) for one, other in pairs for text, about in ((one, True), (other, False))]
 
 
 @pytest.fixture

@@ -223,3 +223,17 @@ def test_a_spread_of_nothing_is_refused(scene: Scene) -> None:
     arrays = {**fitted.arrays, "spread": np.zeros((2, len(MEMBERS)))}
     with pytest.raises(ValueError, match="spread must be above 0"):
         Committee(arrays, fitted.kernels)
+
+
+def test_the_heads_beneath_are_heard_of_the_target_they_know(scene: Scene) -> None:
+    views, labels = scene(200)
+    noise = np.random.default_rng(7).normal(size=200)
+    for known in (LOCAL, GAIN):
+        # The other target's column says the opposite of the truth.
+        signs = [1.0 if target == known else -1.0 for target in (LOCAL, GAIN)]
+        columns = [sign * labels.target(i) + 0.3 * noise for i, sign in enumerate(signs)]
+        below = np.stack(columns, axis=1).astype(np.float32)
+        fitted = fit_committee(msgspec.structs.replace(views, below=below), labels)
+        heard = fitted.arrays["weight"][:, MEMBERS.index("below")]
+        assert heard[known] == 1.0
+        assert heard[1 - known] == 0.0

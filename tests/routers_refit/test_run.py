@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from routers.artefacts import find_artefact
 from routers.labels import LabelRow, LabelsError
 from routers.onnx.encoder import load_encoder
 from routers.onnx.heads import load_heads
@@ -17,43 +15,12 @@ from routers.onnx.manifest import ArtefactError, load_manifest
 from routers.onnx.render import render
 from routers.onnx.router import OnnxRouter
 from routers.refit import run
-from routers.refit.run import OWN
+from routers.refit.committee import Labels
+from routers.refit.run import OWN, merge
 from routers.steering.calibration import FILE as CALIBRATION
 from routers.steering.calibration import load_calibration
 from routers.types import Query, Turn
-
-BASE = find_artefact("static-192")
-ROWS = 120
-DISHES = (
-    "lentil soup, apple pie, risotto, pancakes, goulash, falafel, tiramisu, ramen, gazpacho, naan"
-)
-WAYS = (
-    "How long does {} keep in the fridge?",
-    "Write a shopping list for {}.",
-    "What can I serve with {} for six guests?",
-    "My {} came out too salty. What now?",
-    "Give me a vegan version of {}.",
-    "Which wine goes with {}?",
-)
-THINGS = (
-    "sin(x)^2, x*exp(x), ln(x)/x, 1/(1+x^2), x^3*cos(x), sqrt(1-x^2), tan(x), x^x, 1/x^2, x*ln(x)"
-)
-TASKS = (
-    "Find the antiderivative of {}.",
-    "Differentiate {} twice.",
-    "Show that {} has no maximum on the real line.",
-    "Expand {} into a power series around x = 1.",
-    "Compute the definite integral of {} from 1 to 2.",
-    "For which x is {} convex?",
-)
-
-
-def prompts() -> list[tuple[str, bool]]:
-    """Sixty about food and sixty about calculus, in turn; and whether it is food."""
-    food = [w.format(d) for d, w in itertools.product(DISHES.split(", "), WAYS)]
-    sums = [t.format(f) for f, t in itertools.product(THINGS.split(", "), TASKS)]
-    pairs = zip(food, sums, strict=True)
-    return [(text, about) for one, other in pairs for text, about in ((one, True), (other, False))]
+from tests.routers_refit.conftest import BASE, ROWS, prompts
 
 
 def row(number: int, text: str, local: float, frontier: float) -> LabelRow:
@@ -116,6 +83,34 @@ def test_chance_is_no_better_than_before(tmp_path: Path) -> None:
     assert report.verdict.startswith("no better than before on held-out rows: ")
     # It is written all the same: whether to take it is the operator's choice.
     assert OWN in load_heads(tmp_path / "new").committees
+
+
+def test_copies_of_a_text_are_one_text(tmp_path: Path) -> None:
+    """With a copy of each row on the other side of every split, chance would look like a gain."""
+    rng = np.random.default_rng(11)
+    labels = (rng.random((ROWS, 2)) < [0.6, 0.8]).astype(float)
+    texts = [text for text, _ in prompts()]
+    rows = [row(i * ROWS + j, text, *labels[j].tolist())
+            for i in range(5) for j, text in enumerate(texts)]  # fmt: skip
+    report = run(rows, BASE, tmp_path / "copies")
+    assert (report.rows, report.merged) == (ROWS, 4 * ROWS)
+    once = run(rows[:ROWS], BASE, tmp_path / "once")
+    assert (once.rows, once.merged) == (ROWS, 0)
+    assert report.metrics == once.metrics
+    assert not report.better, report.verdict
+
+
+def test_labels_of_copies_are_averaged_and_unknown_ones_left_out() -> None:
+    vectors = np.repeat(np.eye(60, dtype=np.float32)[::-1], 2, axis=0)
+    local, frontier = np.tile([1.0, 0.0], 60), np.tile([np.nan, 1.0], 60)
+    frontier[:2] = np.nan
+    keep, labels = merge(vectors, np.arange(120), Labels(local, frontier))
+    assert keep.tolist() == list(range(0, 120, 2))
+    assert (labels.local == 0.5).all()
+    assert np.isnan(labels.frontier[0])
+    assert (labels.frontier[1:] == 1.0).all()
+    with pytest.raises(LabelsError, match="49 different texts"):
+        merge(vectors[:100], np.arange(100), Labels(local[:100], frontier[:100]))
 
 
 def test_a_refit_repeats(tmp_path: Path) -> None:

@@ -53,6 +53,18 @@ def test_nothing_is_in_a_text_of_nothing(classes: DataClassModel, text: str) -> 
     assert classes.predict(text) == {"phi": 0.0, "pii": 0.0}
 
 
+@pytest.mark.parametrize(
+    "text", ["\u200b" * 500, "\uffff\ufffe", "\U000e0041\U000e0042", "?!... --"]
+)
+def test_signs_alone_are_no_data_of_anybody(
+    classes: DataClassModel, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So low that anything would be found.
+    monkeypatch.setattr(classes, "_thresholds", dict.fromkeys(classes.thresholds, 1e-9))
+    assert classes.detect(text) == frozenset()
+    assert classes.detect(f"{text} Anna") == {"pii", "phi"}
+
+
 @pytest.mark.parametrize("at", [0.0, 0.5, 1.0])
 def test_a_paragraph_is_found_anywhere_in_a_long_text(classes: DataClassModel, at: float) -> None:
     filler = ["how many pens are there in total?"] * 12_000

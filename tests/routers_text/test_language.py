@@ -19,6 +19,7 @@ from routers.onnx.language import (  # noqa: E402
     LanguageModel,
     buckets_of,
     load_language,
+    plainly_english,
 )
 from routers.onnx.manifest import ArtefactError  # noqa: E402
 from routers.onnx.ngrams import letters  # noqa: E402
@@ -143,6 +144,28 @@ def test_the_shipped_model_on_the_rows_it_was_fitted_on(
     assert sum(shipped.predict(r.text[:20])[0] == r.lang for r in rows) / len(rows) > 0.9
 
 
+def test_plain_english_is_known_without_the_model(shipped: LanguageModel, data_dir: Path) -> None:
+    rows = list(read_records(data_dir / "languages.jsonl.gz", Sentence))
+    known = [row for row in rows if plainly_english(letters(row.text, CHARACTERS))]
+    assert sum(row.lang == "en" for row in known) > 100
+    foreign = [row for row in known if row.lang != "en"]
+    assert len(foreign) <= 1, foreign  # one is English in truth
+    for row in rows[::50]:
+        code, p = shipped.predict(row.text)
+        if row not in known:
+            assert shipped.code(row.text, 0.3) == (code if p >= 0.3 else None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "The Teaching", "of the", "\u00e9t\u00e9 the house that you know", "das ist of the Rings"],
+)
+def test_what_is_plainly_english_needs_ascii_and_a_sixth_of_the_words(text: str) -> None:
+    words = letters(text, CHARACTERS)
+    share = len({"of", "the"} & set(words.split()))
+    assert plainly_english(words) is (words.isascii() and share == 2)
+
+
 @pytest.mark.parametrize(
     ("code", "text"),
     [
@@ -172,3 +195,4 @@ def test_the_shipped_model_on_questions_it_has_not_seen(
     shipped: LanguageModel, code: str, text: str
 ) -> None:
     assert shipped.predict(text)[0] == code
+    assert shipped.code(text, 0.0) == code

@@ -93,3 +93,6 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     error = capsys.readouterr().err
     assert f"{theirs}, line 1: has neither prompt nor messages" in error
     assert "question, text, dialogue" in error
+    theirs.write_text("\n")
+    assert main(call) == 2
+    assert f"{theirs}: has no rows" in capsys.readouterr().err

@@ -1,0 +1,316 @@
+"""A new artefact with a model card fitted to labels of one model's answers; all else is as it was.
+
+What the card gains is measured by cross-validation, as for a refit of the heads. Rows that the
+artefact's memory holds are left out: what it says of those is not what it says of others.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from routers.cards import (
+    FILE,
+    Base,
+    Card,
+    CardError,
+    Cards,
+    encode_cards,
+    load_cards,
+    p_ok,
+    with_card,
+)
+from routers.evals import metrics
+from routers.labels import LabelsError
+from routers.onnx.encoder import SPECIAL_TOKENS, load_encoder
+from routers.onnx.heads import load_heads
+from routers.onnx.manifest import Manifest, load_manifest, write_manifest
+from routers.onnx.render import render
+from routers.refit.cards import Floats, fit_card
+from routers.refit.files import CARD, copy_files, describe, limit_of, require_apart, today
+from routers.refit.model_rows import ModelRows
+from routers.refit.run import FOLDS, LEAST, ROUNDS, remembered, rounded
+
+# Of a model of which nobody knows more than its tier, in logits.
+ANY = 1.0
+Figures = dict[str, float | list[float]]
+
+
+class CardOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """`target`: `backend/model`. `base` or `like` (a listed model), not both, say what is known of
+    it before; without them the artefact's cards are asked by the model's name. `name`: of the new
+    artefact."""
+
+    target: str
+    base: Base | None = None
+    like: str = ""
+    name: str = ""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        backend, _, model = self.target.partition("/")
+        if not backend or not model:
+            raise ValueError(f"{self.target!r} is not BACKEND/MODEL")
+        if self.base is not None and self.like:
+            raise ValueError("a tier and a model that it is like: give one of the two")
+
+
+class CardReport(msgspec.Struct, frozen=True):
+    """`base` and `name`: artefacts as `name/version`. `field`: the label that was taken.
+    `left_out`: rows by why they were: `unlabelled`, without a token to score (`empty`), or `known`
+    to the artefact. `before`: the card that `card` was compared with. `better`: the held-out
+    interval of the fall in Brier score, or of the gain in APGR, lies above 0, and neither lies
+    below."""
+
+    name: str
+    base: str
+    target: str
+    field: str
+    rows: int
+    left_out: dict[str, int]
+    seconds: float
+    better: bool
+    verdict: str
+    before: Card
+    card: Card
+    metrics: Figures
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """[n] each: the artefact's two probabilities and its domains; the labels of the model itself,
+    and of the other side, NaN where unknown."""
+
+    local: Floats
+    frontier: Floats
+    domains: Sequence[str | None]
+    own: Floats
+    other: Floats
+
+    def of(self, base: Base) -> Floats:
+        return self.local if base == "local" else self.frontier
+
+    def take(self, index: NDArray[np.intp]) -> Sample:
+        return Sample(
+            self.local[index],
+            self.frontier[index],
+            [self.domains[i] for i in index],
+            self.own[index],
+            self.other[index],
+        )
+
+
+def run_card(order: CardOrder, rows: ModelRows, base: Path, out: Path) -> CardReport:
+    """Fit the card on the artefact in `base`, write the new artefact into `out`. Needs 50 labels
+    of the model, good and bad ones, on rows that the artefact does not know. Raises LabelsError,
+    ArtefactError and CardError; OSError when `out` cannot be written."""
+    started = time.perf_counter()
+    require_apart(base, out)
+    manifest, cards = load_manifest(base), load_cards(base)
+    start, before = cards_before(cards, order)
+    sample, left_out = _sample(base, manifest, rows, start.base)
+    card = fit(sample, start)
+    held = cross_validate(sample, start, order.seed)
+    found, better, verdict = compare(sample, (before, held), start.base, order.seed)
+    copy_files(base, out)
+    (out / FILE).write_bytes(encode_cards(with_card(cards, order.target, card)))
+    report = CardReport(
+        name=f"{order.name or manifest.name + '-card'}/{manifest.version + 1}",
+        base=f"{manifest.name}/{manifest.version}",
+        target=order.target,
+        field=rows.field(start.base),
+        rows=len(sample.own),
+        left_out=left_out,
+        seconds=round(time.perf_counter() - started, 2),
+        better=better,
+        verdict=verdict,
+        before=before,
+        card=card,
+        metrics=found,
+    )
+    write_manifest(out, _manifest(manifest, report, out, order.seed))
+    return report
+
+
+def cards_before(cards: Cards, order: CardOrder) -> tuple[Card, Card]:
+    """The card where the fit starts, and the one that holds now: a card that was fitted before is
+    replaced, not fitted on, since its rows may be among these. Raises CardError."""
+    fitted = cards.cards.get(order.target)
+    base = order.base
+    start = None
+    if order.like:
+        start = cards.like(order.like)
+    elif base is None:
+        start = cards.find(order.target.partition("/")[2])
+        base = fitted.base if fitted is not None else None
+    if start is None:
+        if base is None:
+            raise CardError(
+                f"the name of {order.target} tells the artefact nothing: say its tier, local or "
+                "frontier, or which listed model it is like"
+            )
+        start = Card(base=base, origin="prior", error=ANY)
+    return start, start if fitted is None else fitted
+
+
+def fit(sample: Sample, start: Card) -> Card:
+    return fit_card(sample.of(start.base), sample.own, start, sample.domains)
+
+
+def predict(sample: Sample, card: Card) -> Floats:
+    """[n]: how likely the model answers well."""
+    each = zip(sample.local, sample.frontier, sample.domains, strict=True)
+    return np.array([p_ok(card, float(local), float(far), domain) for local, far, domain in each])
+
+
+def cross_validate(sample: Sample, start: Card, seed: int, folds: int = FOLDS) -> Floats:
+    """[n]: what a card fitted on the other folds says of each row."""
+    n = len(sample.own)
+    fold = np.random.default_rng(seed).permutation(n) % folds
+    held = np.zeros(n)
+    for number in range(folds):
+        out = np.flatnonzero(fold == number)
+        card = fit(sample.take(np.flatnonzero(fold != number)), start)
+        held[out] = predict(sample.take(out), card)
+    return held
+
+
+def compare(
+    sample: Sample, said: tuple[Card, Floats], base: Base, seed: int
+) -> tuple[Figures, bool, str]:
+    """Figures of the card before and of the held-out predictions [n], on the same rows. APGR only
+    where the other side has labels, and is the better one if it is the frontier: routing between
+    this model and a model like the reference of the other side."""
+    card, after = said
+    before, own = predict(sample, card), sample.own
+    fall = (before - own) ** 2 - (after - own) ** 2
+    fall_ci = metrics.bootstrap(lambda i: float(fall[i].mean()), len(fall), seed, ROUNDS)
+    found: Figures = {
+        "share_ok": float(own.mean()),
+        "share_ok_said_before": float(before.mean()),
+        "share_ok_said_after": float(after.mean()),
+        "brier_before": metrics.brier(before, own),
+        "brier_after": metrics.brier(after, own),
+        "brier_fall_ci95": fall_ci,
+        "ece_before": metrics.ece(before, own),
+        "ece_after": metrics.ece(after, own),
+    }
+    order, gain_ci = _order(sample, (before, after), base, seed)
+    found |= order
+    better = (gain_ci[0] > 0 or fall_ci[0] > 0) and not (gain_ci[1] < 0 or fall_ci[1] < 0)
+    return {k: rounded(v) for k, v in found.items()}, better, _verdict(found, fall_ci, better)
+
+
+def _order(
+    sample: Sample, said: tuple[Floats, Floats], base: Base, seed: int
+) -> tuple[Figures, list[float]]:
+    """APGR of both, and the interval of the gain; none of it, and NaN, without enough pairs or
+    when there is no gap to close."""
+    pairs = np.flatnonzero(~np.isnan(sample.other))
+    part = sample.take(pairs)
+    if base == "local":
+        weak, strong = part.own, part.other
+        gains = [part.frontier - each[pairs] for each in said]
+    else:
+        weak, strong = part.other, part.own
+        gains = [each[pairs] - part.local for each in said]
+    if len(pairs) < LEAST or strong.mean() <= weak.mean():
+        return {}, [float("nan")] * 2
+    more = metrics.difference(gains[1], gains[0], weak, strong, seed, ROUNDS)
+    figures: Figures = {
+        "apgr_before": metrics.apgr(gains[0], weak, strong),
+        "apgr_after": metrics.apgr(gains[1], weak, strong),
+        "apgr_gain_ci95": [more.low, more.high],
+    }
+    return figures, [more.low, more.high]
+
+
+def _verdict(found: Figures, fall_ci: list[float], better: bool) -> str:
+    word = "better than before" if better else "no better than before"
+    brier = (
+        f"Brier score {found['brier_before']:.3f} before, {found['brier_after']:.3f} after "
+        f"(fall {fall_ci[0]:+.3f} to {fall_ci[1]:+.3f})"
+    )
+    level = (
+        f"{found['share_ok']:.0%} of the answers were good, {found['share_ok_said_before']:.0%} "
+        f"expected before, {found['share_ok_said_after']:.0%} after"
+    )
+    order = ""
+    if isinstance(gain := found.get("apgr_gain_ci95"), list):
+        order = (
+            f"; APGR {found['apgr_before']:.3f} before, {found['apgr_after']:.3f} after "
+            f"(gain {gain[0]:+.3f} to {gain[1]:+.3f})"
+        )
+    return f"{word} on held-out rows: {brier}{order}; {level}"
+
+
+def _sample(
+    directory: Path, manifest: Manifest, rows: ModelRows, base: Base
+) -> tuple[Sample, dict[str, int]]:
+    """The rows that can be used, and how many cannot, by why. Raises LabelsError, ArtefactError."""
+    own, other = _column(rows.own(base)), _column(rows.other(base))
+    labelled = np.flatnonzero(~np.isnan(own))
+    field = rows.field(base)
+    _require(own[labelled], rows.where, f"have {field}")
+    model, encoder = load_heads(directory), load_encoder(directory, manifest.max_tokens)
+    texts = [render(rows.queries[i]) for i in labelled]
+    reading = encoder.read_singly(texts)
+    p = model.predict(reading.sentences, reading.surfaces, reading.demands).astype(np.float64)
+    named = model.name_topics(reading.sentences, [text.text for text in texts])
+    known = np.zeros(len(labelled), dtype=np.bool_)
+    for committee in model.committees.values():
+        known |= remembered(committee, reading.sentences)
+    empty = np.array(reading.tokens) <= SPECIAL_TOKENS
+    keep = np.flatnonzero(~empty & ~known)
+    domains = named.get("domain", [None] * len(texts))
+    sample = Sample(p[:, 0], p[:, 1], domains, own[labelled], other[labelled]).take(keep)
+    what = f"have {field} and a text to score that the artefact was not fitted to"
+    _require(sample.own, rows.where, what)
+    return sample, {
+        "unlabelled": len(own) - len(labelled),
+        "empty": int(empty.sum()),
+        "known": int((known & ~empty).sum()),
+    }
+
+
+def _require(labels: Floats, where: str, what: str) -> None:
+    """`what` says which rows these are. Raises LabelsError."""
+    if len(labels) < LEAST:
+        raise LabelsError(
+            f"{where}: too few rows: {len(labels)} {what}, at least {LEAST} are needed"
+        )
+    if labels.min() == labels.max():
+        raise LabelsError(
+            f"{where}: the label is {labels[0]:g} in each of the {len(labels)} rows that {what}; "
+            "rows of both kinds are needed, answers that were good and answers that were not"
+        )
+
+
+def _column(values: Sequence[float | None]) -> Floats:
+    return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
+
+
+def _manifest(manifest: Manifest, report: CardReport, out: Path, seed: int) -> Manifest:
+    """That of the base, with the card's rows, figures and seed beside those of the heads, which
+    are as they were."""
+    place, begin = f"{CARD}{report.target}", limit_of(report.target)
+    figures = {f"{place}/{name}": value for name, value in report.metrics.items()}
+    kept = {k: v for k, v in manifest.metrics.items() if k.rpartition("/")[0] != place}
+    limit = (
+        f"{begin}on {report.base} to {report.rows} rows ({report.field}), seed {seed}: it says "
+        "nothing of requests unlike them."
+    )
+    return msgspec.structs.replace(
+        manifest,
+        name=report.name.rpartition("/")[0],
+        version=manifest.version + 1,
+        created=today(),
+        files=describe(out),
+        rows={**manifest.rows, place: report.rows},
+        metrics={**kept, **figures, f"{place}/seed": float(seed)},
+        limits=[*(each for each in manifest.limits if not each.startswith(begin)), limit],
+    )

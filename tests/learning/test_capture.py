@@ -1,0 +1,118 @@
+"""What waits to be written, and the words that come with it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import sqlalchemy as sa
+
+from gateway.auth import Principal
+from gateway.config.model import LearningConfig
+from gateway.exchange import Exchange
+from gateway.learning.capture import Captures
+from gateway.learning.feedback import Feedback, FeedbackInput
+from gateway.learning.lookup import Lookup
+from gateway.learning.schema import captures, feedback
+from gateway.records import Database, DecisionRecord, RecordsError, file_records
+from gateway.store import Store
+from routers.types import Need, Policy, Score
+
+ON = LearningConfig(capture=True)
+SECRET = "the patient is called Mrs Miller"
+
+
+def exchange(id: int, *, seen: tuple[str, ...] = ()) -> Exchange:
+    """As far as capturing looks."""
+    found = SimpleNamespace(
+        decision_id=f"dec_{id}",
+        wall=float(id),
+        labels=frozenset(),
+        need=Need(prompt_tokens=9),
+        score=Score(p_local_ok=0.5, p_frontier_ok=0.75, data_classes=seen),
+        decision=None,
+        principal=SimpleNamespace(org="acme"),
+        active=SimpleNamespace(policy=Policy()),
+        inbound=SimpleNamespace(
+            operation="chat", body={"messages": [{"role": "user", "content": SECRET}]}
+        ),
+    )
+    return cast(Exchange, found)
+
+
+async def kept(database: Database) -> list[str]:
+    query = sa.select(captures.c.decision_id).order_by(captures.c.ts)
+    return await database.read(lambda c: list(c.execute(query).scalars()))
+
+
+@pytest.mark.parametrize("running", [True, False])
+async def test_a_flush_that_is_cancelled_loses_nothing(database: Database, running: bool) -> None:
+    counted: list[str] = []
+    waiting = Captures(ON, database, counted.append)
+    for i in range(250):
+        waiting.add(exchange(i), "local")
+    begun, go = threading.Event(), threading.Event()
+
+    def busy(_: sa.Connection) -> None:
+        begun.set()
+        go.wait(30)
+
+    if not running:
+        # The one thread of the database is at something else.
+        other = asyncio.create_task(database.read(busy))
+        assert await asyncio.to_thread(begun.wait, 30)
+    flush = asyncio.create_task(waiting.flush())
+    # Far enough to have handed the first batch to the database.
+    await asyncio.wait({flush}, timeout=0.0 if running else 0.05)
+    flush.cancel()
+    await asyncio.gather(flush, return_exceptions=True)
+    go.set()
+    if not running:
+        await other
+    await waiting.flush()
+    assert await kept(database) == [f"dec_{i}" for i in range(250)]
+    assert counted == ["kept"] * 250
+    assert waiting._bytes == 0
+
+
+async def test_a_failing_database_puts_no_conversation_into_the_log(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    await database.write(lambda c: c.exec_driver_sql("DROP TABLE learning_captures"))
+    counted: list[str] = []
+    waiting = Captures(ON, database, counted.append)
+    waiting.add(exchange(1), "local")
+    await waiting.flush()
+    assert counted == ["failed"]
+    assert "not kept" in caplog.text
+    assert "Miller" not in caplog.text
+    with pytest.raises(RecordsError) as told:
+        await database.read(lambda c: c.execute(sa.select(captures)))
+    assert "learning_captures" in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("seen", "scored", "comment"),
+    [((), True, "spot on"), (("phi",), True, ""), (("phi",), False, "spot on")],
+)
+async def test_what_the_model_saw_holds_the_comment_back_as_well(
+    database: Database, store: Store, seen: tuple[str, ...], scored: bool, comment: str
+) -> None:
+    """The decision does not say what the model saw; without a score, no model looked."""
+    waiting = Captures(ON, database, lambda _: None)
+    if scored:
+        waiting.add(exchange(1, seen=seen), "local")
+    p: dict[str, Any] = {"p_local_ok": 0.5, "p_frontier_ok": 0.75} if scored else {}
+    record = DecisionRecord("dec_1", "req_1", 1.0, "acme", **p)
+    await database.write(file_records, [record])
+    spoken = Feedback(ON, database, Lookup(database, store), waiting.flush, lambda *_: None)
+    given = FeedbackInput("dec_1", "", 1.0, "spot on")
+    told = await spoken.give(Principal(key_id="k", org="acme"), given)
+    found = await database.read(lambda c: c.execute(sa.select(feedback.c.comment)).scalar())
+    assert found == comment
+    assert told.comment_kept is bool(comment)
+    reason = None if comment and scored else "not_captured" if scored else "unscored"
+    assert told.reason == reason

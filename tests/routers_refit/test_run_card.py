@@ -1,0 +1,296 @@
+"""Cards fitted to labels of one model: 120 made-up requests, a model of known ability."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gateway.cards import activated_cards
+from gateway.cli import main
+from gateway.config import parse_config
+from routers.cards import Card, CardError, apply_cards, load_cards, logit
+from routers.labels import LabelRow, LabelsError
+from routers.onnx.encoder import load_encoder
+from routers.onnx.heads import load_heads
+from routers.onnx.manifest import ArtefactError, load_manifest
+from routers.onnx.render import render
+from routers.onnx.router import OnnxRouter
+from routers.refit import CardOrder, ModelRows, run, run_card
+from routers.refit.run_card import Sample, cross_validate
+from routers.types import Query, Turn
+from tests.routers_refit.conftest import BASE, ROWS, prompts
+
+TARGET = "ward/special"
+LOCAL = CardOrder(target=TARGET, base="local", name="ward")
+CONFIG = """
+[router]
+artefact = "static-192"
+[backends.ward]
+provider = "vllm"
+base_url = "http://127.0.0.1:9/v1"
+tier = "local"
+models = { special = {}, other = {}, "llama3.1:8b" = {} }
+"""
+
+
+def queries() -> list[Query]:
+    return [Query((Turn("user", text),)) for text, _ in prompts()]
+
+
+def p_of_the_artefact() -> Any:
+    encoder = load_encoder(BASE, load_manifest(BASE).max_tokens)
+    reading = encoder.read_singly([render(query) for query in queries()])
+    return load_heads(BASE).predict(reading.sentences, reading.surfaces, reading.demands)
+
+
+@pytest.fixture(scope="module")
+def reference() -> Any:
+    """[n, 2]: what the artefact says."""
+    return p_of_the_artefact()
+
+
+def answers(reference: Any, ability: float, side: int = 0, seed: int = 3) -> list[float | None]:
+    """Outcomes of a model that lies this far, in logits, from the reference of that side."""
+    z = np.array([logit(float(p)) for p in reference[:, side]])
+    drawn = np.random.default_rng(seed).random(ROWS) < 1 / (1 + np.exp(-z - ability))
+    return [float(ok) for ok in drawn]
+
+
+def of_model(own: list[float | None], **more: list[float | None]) -> ModelRows:
+    unknown: list[float | None] = [None] * len(own)
+    columns = {"ok": own, "local_ok": unknown, "frontier_ok": unknown, **more}
+    return ModelRows(queries()[: len(own)], columns)
+
+
+def test_a_weaker_model_is_found_out(tmp_path: Path, reference: Any) -> None:
+    report = run_card(LOCAL, of_model(answers(reference, -2.0)), BASE, tmp_path / "new")
+    assert report.better, report.verdict
+    assert report.verdict.startswith("better than before on held-out rows: Brier score ")
+    assert (report.rows, report.field) == (ROWS, "ok")
+    assert report.left_out == {"unlabelled": 0, "empty": 0, "known": 0}
+    assert (report.before.base, report.before.offset) == ("local", 0.0)
+    assert -2.6 < report.card.offset < -1.0
+    assert (report.card.origin, report.card.rows) == ("fitted", ROWS)
+    figures = report.metrics
+    assert figures["brier_after"] < figures["brier_before"]  # type: ignore[operator]
+    assert figures["share_ok_said_after"] == pytest.approx(figures["share_ok"], abs=0.05)
+
+
+def test_all_but_the_card_is_as_it_was(tmp_path: Path, reference: Any) -> None:
+    report = run_card(LOCAL, of_model(answers(reference, -2.0)), BASE, tmp_path / "new")
+    old, new = load_manifest(BASE), load_manifest(tmp_path / "new")
+    assert {n for n in old.files if new.files[n] != old.files[n]} == {"cards.json"}
+    cards = load_cards(tmp_path / "new")
+    assert cards.cards.pop(TARGET) == report.card
+    assert cards == load_cards(BASE)
+    # The manifest tells what was fitted, to how much, from what, and what came of it.
+    assert (new.name, new.version, new.seed) == ("ward", old.version + 1, old.seed)
+    assert new.rows == {**old.rows, f"card/{TARGET}": ROWS}
+    measured = {f"card/{TARGET}/{name}": value for name, value in report.metrics.items()}
+    assert new.metrics == {**old.metrics, **measured, f"card/{TARGET}/seed": 0.0}
+    assert report.base == f"{old.name}/{old.version}"
+    assert new.limits[:-1] == old.limits
+    assert f"The card of {TARGET} was fitted on {report.base} to {ROWS} rows" in new.limits[-1]
+    for file in ("manifest.json", "cards.json"):
+        assert "goulash" not in (tmp_path / "new" / file).read_text()
+
+
+async def test_the_card_moves_its_candidate_and_no_other(tmp_path: Path, reference: Any) -> None:
+    run_card(LOCAL, of_model(answers(reference, -2.0)), BASE, tmp_path / "new")
+    config = parse_config(CONFIG, {})
+    query = Query((Turn("user", "How long does chicken curry keep in the fridge?"),))
+    found = []
+    for directory in (BASE, tmp_path / "new"):
+        router = OnnxRouter.load(directory)
+        score = await router.score(query, deadline=60.0)
+        found.append(apply_cards(score, activated_cards(config, directory)))
+        await router.aclose()
+    before, after = found
+    assert after.model == "ward/3"
+    assert (after.p_local_ok, after.p_frontier_ok) == (before.p_local_ok, before.p_frontier_ok)
+    listed = {"ward/llama3.1:8b"}
+    assert before.p_ok.keys() == listed
+    assert after.p_ok.keys() == listed | {TARGET}
+    assert after.p_ok["ward/llama3.1:8b"] == before.p_ok["ward/llama3.1:8b"]
+    assert before.p_local_ok is not None
+    assert after.p_ok[TARGET] < before.p_local_ok - 0.2
+
+
+def test_a_model_like_its_reference_is_no_better_than_before(
+    tmp_path: Path, reference: Any
+) -> None:
+    report = run_card(LOCAL, of_model(answers(reference, 0.0)), BASE, tmp_path / "new")
+    assert not report.better, report.verdict
+    assert report.verdict.startswith("no better than before on held-out rows: ")
+    # It is written all the same: whether to take it is the operator's choice.
+    assert load_cards(tmp_path / "new").cards[TARGET] == report.card
+    assert abs(report.card.offset) < 0.6
+
+
+def test_a_row_is_predicted_by_cards_that_have_not_seen_it() -> None:
+    rng = np.random.default_rng(5)
+    p, own = rng.random(60), (rng.random(60) < 0.4).astype(float)
+    sample = Sample(p, p, [None] * 60, own, np.full(60, np.nan))
+    start = Card(origin="prior", error=1.0)
+    held = cross_validate(sample, start, seed=1)
+    for row in (0, 17, 59):
+        flipped = own.copy()
+        flipped[row] = 1 - own[row]
+        other = cross_validate(Sample(p, p, sample.domains, flipped, sample.other), start, seed=1)
+        assert other[row] == held[row]
+        assert (other != held).any()
+
+
+def test_labels_of_the_side_are_taken_where_no_model_is_named(
+    tmp_path: Path, reference: Any
+) -> None:
+    sides = {"local_ok": answers(reference, -2.0), "frontier_ok": answers(reference, 1.0, side=1)}
+    rows = ModelRows(queries(), {**sides})
+    local = run_card(LOCAL, rows, BASE, tmp_path / "local")
+    order = CardOrder(target="openai/gpt-4o", base="frontier")
+    frontier = run_card(order, rows, BASE, tmp_path / "frontier")
+    assert (local.field, local.card.base) == ("local_ok", "local")
+    assert (frontier.field, frontier.card.base) == ("frontier_ok", "frontier")
+    assert local.card.offset < -1.0 < 0.0 < frontier.card.offset
+    # The other side's labels show what the card does to the order.
+    assert "APGR" in local.verdict
+    assert local.metrics.keys() >= {"apgr_before", "apgr_after", "apgr_gain_ci95"}
+    named = ModelRows(queries(), {**sides, "ok": answers(reference, 1.5)})
+    assert run_card(LOCAL, named, BASE, tmp_path / "named").card.offset > 0.5
+
+
+def test_a_name_that_tells_something_is_where_the_fit_starts(
+    tmp_path: Path, reference: Any
+) -> None:
+    rows = of_model(answers(reference, -2.0))
+
+    def before(order: CardOrder) -> str:
+        return run_card(order, rows, BASE, tmp_path / "new").before.describe()
+
+    assert before(CardOrder(target="ward/llama3.1:8b")).startswith("listed: like llama-3.1-8b")
+    assert before(CardOrder(target="ward/qwen2.5:72b")).startswith("prior: local +")
+    assert before(CardOrder(target=TARGET, like="mistral-7b-instruct-v0.3")).startswith(
+        "listed: like mistral-7b-instruct-v0.3"
+    )
+    for order, message in (
+        (CardOrder(target=TARGET), "the name of ward/special tells the artefact nothing"),
+        (CardOrder(target=TARGET, like="lama-3.1-8b"), "near: .*llama-3.1-8b"),
+    ):
+        with pytest.raises(CardError, match=message):
+            run_card(order, rows, BASE, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("target", ["special", "ward/", "/special", ""])
+def test_a_target_is_a_backend_and_a_model(target: str) -> None:
+    with pytest.raises(ValueError, match="is not BACKEND/MODEL"):
+        CardOrder(target=target, base="local")
+    with pytest.raises(ValueError, match="one of the two"):
+        CardOrder(target=TARGET, base="local", like="llama-3.1-8b-instruct")
+
+
+def test_a_card_that_is_fitted_again_is_replaced(tmp_path: Path, reference: Any) -> None:
+    rows = of_model(answers(reference, -2.0))
+    first = run_card(LOCAL, rows, BASE, tmp_path / "first")
+    again = run_card(CardOrder(target=TARGET), rows, tmp_path / "first", tmp_path / "again")
+    # The rows count once: the fit starts anew, and is compared with the card that held.
+    assert again.card == first.card
+    assert again.before == first.card
+    assert not again.better
+    manifest = load_manifest(tmp_path / "again")
+    assert manifest.version == load_manifest(BASE).version + 2
+    assert sum(TARGET in limit for limit in manifest.limits) == 1
+    other = CardOrder(target=f"{TARGET}/other", base="local")
+    run_card(other, rows, tmp_path / "again", tmp_path / "two")
+    both = load_manifest(tmp_path / "two")
+    assert {n for n in both.rows if n.startswith("card/")} == {
+        f"card/{TARGET}",
+        f"card/{TARGET}/other",
+    }
+    assert both.metrics.items() >= manifest.metrics.items()
+
+
+def test_rows_that_the_artefact_was_fitted_to_do_not_count(tmp_path: Path, reference: Any) -> None:
+    local, frontier = answers(reference, 0.0), answers(reference, 1.0, side=1)
+    labelled = [
+        LabelRow(str(i), query.turns, weak, strong)
+        for i, (query, weak, strong) in enumerate(zip(queries(), local, frontier, strict=True))
+    ]
+    run(labelled[:60], BASE, tmp_path / "mine")
+    own = answers(reference, -2.0)
+    report = run_card(LOCAL, of_model(own), tmp_path / "mine", tmp_path / "new")
+    assert (report.rows, report.left_out["known"]) == (60, 60)
+    with pytest.raises(LabelsError, match=r"too few rows: 0 have ok and a text .* not fitted to"):
+        run_card(LOCAL, of_model(own[:60]), tmp_path / "mine", tmp_path / "none")
+
+
+def test_a_refit_of_the_heads_forgets_the_card(tmp_path: Path, reference: Any) -> None:
+    own = answers(reference, -2.0)
+    run_card(LOCAL, of_model(own), BASE, tmp_path / "carded")
+    rows = [
+        LabelRow(str(i), query.turns, label, 1.0)
+        for i, (query, label) in enumerate(zip(queries(), own, strict=True))
+    ]
+    run(rows, tmp_path / "carded", tmp_path / "heads", name="heads")
+    assert TARGET not in load_cards(tmp_path / "heads").cards
+    assert TARGET not in (tmp_path / "heads" / "manifest.json").read_text()
+
+
+def test_a_fit_repeats(tmp_path: Path, reference: Any) -> None:
+    rows = of_model(answers(reference, -1.0))
+    one, two = (run_card(LOCAL, rows, BASE, tmp_path / name) for name in ("one", "two"))
+    assert one.metrics == two.metrics
+    assert load_manifest(tmp_path / "one").files == load_manifest(tmp_path / "two").files
+
+
+def test_rows_that_cannot_be_used_write_nothing(tmp_path: Path, reference: Any) -> None:
+    own = answers(reference, 0.0)
+    blank = ModelRows([Query((Turn("user", "\u200b"),))] * ROWS, of_model(own).columns)
+    cases = [
+        (of_model(own[:40]), "rows: too few rows: 40 have ok, at least 50 are needed"),
+        (of_model([*own[:40], *[None] * 80]), "40 have ok"),
+        (of_model([1.0] * ROWS), "the label is 1 in each of the 120 rows that have ok"),
+        (blank, "0 have ok and a text to score"),
+    ]
+    for rows, message in cases:
+        with pytest.raises(LabelsError, match=message):
+            run_card(LOCAL, rows, BASE, tmp_path / "new")
+    with pytest.raises(ArtefactError, match="starts from"):
+        run_card(LOCAL, of_model(own), BASE, BASE)
+    with pytest.raises(ArtefactError, match=r"manifest\.json"):
+        run_card(LOCAL, of_model(own), tmp_path / "nowhere", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_command_fits_a_card_and_says_what_came_of_it(
+    tmp_path: Path, reference: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    each = zip(prompts(), answers(reference, -2.0), strict=True)
+    lines = [json.dumps({"prompt": text, "ok": ok}) for (text, _), ok in each]
+    file.write_text("\n".join(lines))
+    args = ["router", "refit", "--labels", str(file), "--out", str(tmp_path / "ward")]
+    args += ["--artefact", "static-192"]
+    card = ["--model", TARGET, "--tier", "local"]
+    assert main([*args, *card]) == 0
+    said = capsys.readouterr().out
+    assert "card before  prior: local +0.00" in said
+    assert "120 by ok" in said
+    assert said.splitlines()[-1].startswith("better than before on held-out rows: ")
+    assert main([*args, *card, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["card"]["origin"] == "fitted"
+    for wrong, message in (
+        (["--model", TARGET], "tells the artefact nothing"),
+        (["--model", "special", "--tier", "local"], "--model: 'special' is not BACKEND/MODEL"),
+        (["--model", "", "--tier", "local"], "--model: '' is not BACKEND/MODEL"),
+        (["--tier", "local"], "--tier and --like say of what kind --model is"),
+    ):
+        assert main([*args, *wrong]) == 2
+        assert message in capsys.readouterr().err
+    file.write_text("\n".join([*lines, '{"prompt": "Why?"}']))
+    assert main([*args, *card]) == 2
+    assert f"{file}, line 121: ok is missing" in capsys.readouterr().err
