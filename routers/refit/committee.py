@@ -32,8 +32,9 @@ SLOPE_PRIOR = 30.0
 
 
 class Labels(msgspec.Struct, frozen=True):
-    """[n] each, in [0, 1], NaN where unknown. `weight` [n] in (0, 1]: how far a row is believed;
-    only those with 1 set the level and the spread. None: 1 for all."""
+    """[n] each, in [0, 1], NaN where unknown. `weight` [n] above 0: how far a row is believed, or
+    how many it stands for; only those with 1 or more set the level and the spread. None: 1 for
+    all."""
 
     local: Floats
     frontier: Floats

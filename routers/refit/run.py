@@ -112,12 +112,14 @@ def run(
 def merge(
     sentences: NDArray[np.float32], usable: NDArray[np.intp], labels: Labels
 ) -> tuple[NDArray[np.intp], Labels]:
-    """One row for each text, with the mean of its labels: a copy on the other side of a split would
-    tell what is to be predicted. Of `usable` (indices into `sentences`), the first of each text,
-    and their labels. Raises LabelsError when too few texts have both labels."""
+    """One row for each text, with the mean of its labels and the weight of their number: a copy on
+    the other side of a split would tell what is to be predicted. Of `usable` (indices into
+    `sentences`), the first of each text, and their labels. Raises LabelsError when too few texts
+    have both labels."""
     _, first, group = np.unique(sentences[usable], axis=0, return_index=True, return_inverse=True)
     group = group.ravel()
-    found = Labels(_means(labels.local, group), _means(labels.frontier, group))
+    count = np.bincount(group).astype(np.float64)
+    found = Labels(_means(labels.local, group), _means(labels.frontier, group), count)
     pairs = int((~np.isnan(found.local) & ~np.isnan(found.frontier)).sum())
     if pairs < LEAST:
         raise LabelsError(
