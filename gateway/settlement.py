@@ -19,7 +19,7 @@ from gateway.cache import CachedAnswer
 from gateway.errors import GatewayError
 from gateway.exchange import Attempt, Exchange
 from gateway.inbound import new_id
-from gateway.ledger import LedgerError, Settlement
+from gateway.ledger import LedgerError, Settlement, settle_again
 from gateway.records import FiledDecision, FiledUsage, RejectedCandidate, encode_record
 from gateway.runtime import Runtime
 from gateway.store.errors import StoreError
@@ -32,7 +32,6 @@ _NO_USAGE = Usage()
 # Refusals that never got as far as a decision are counted, not recorded: a flood of them must
 # not fill the records.
 _UNRECORDED = frozenset({400, 401, 404, 413, 429})
-_RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0)
 
 
 class Settler:
@@ -116,18 +115,11 @@ class Settler:
         self._runtime.catalog.note_share(ex.principal, settled.share_left)
 
     async def _again(self, settlement: Settlement) -> None:
-        for delay in _RETRY_SECONDS:
-            await asyncio.sleep(delay)
-            try:
-                await self._ledger.settle(settlement)
-            except StoreError as exc:
-                last: StoreError = exc
-            else:
-                self._held.pop(settlement.request_id, None)
-                return
+        failed = await settle_again(self._ledger, settlement)
         self._held.pop(settlement.request_id, None)
-        # The lease has expired by now or will: the sweeper books the worst case, flagged.
-        log.error("settlement of %s given up: %s", settlement.request_id, last)
+        if failed is not None:
+            # The lease has expired by now or will: the sweeper books the worst case, flagged.
+            log.error("settlement of %s given up: %s", settlement.request_id, failed)
 
     def refused(self, ex: Exchange, error: GatewayError) -> None:
         """File the decision of a request that was refused before any call."""

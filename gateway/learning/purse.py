@@ -27,7 +27,15 @@ from gateway.config.model import ShadowConfig
 from gateway.exchange import Attempt
 from gateway.inbound import new_id
 from gateway.learning.answers import answer_text
-from gateway.ledger import Budget, Enter, Ledger, LedgerError, Scope, Settlement
+from gateway.ledger import (
+    Budget,
+    Enter,
+    Ledger,
+    LedgerError,
+    Scope,
+    Settlement,
+    settle_again,
+)
 from gateway.records import FiledDecision, FiledUsage, RecordsError, encode_record
 from gateway.store import StoreError
 from gateway.telemetry import AttemptFacts, Telemetry
@@ -189,8 +197,9 @@ class Purse:
     async def _settle(
         self, ask: Ask, attempt: Attempt | None, usage: FiledUsage | None, request_id: str
     ) -> None:
-        """Book what the call cost. While the store is gone the lease runs out, and the sweeper
-        books the worst case: that errs on the side of the budget."""
+        """Book what the call cost. For a call that was made this is tried again while the store is
+        gone; after that, or where there was none, the lease runs out and the sweeper books the
+        worst case: that errs on the side of the budget."""
         records: tuple[bytes, ...] = ()
         if attempt is not None and usage is not None:
             self._close(ask, attempt)
@@ -204,10 +213,22 @@ class Purse:
             tokens=0,
             records=records,
         )
+        failed: StoreError | LedgerError | None = None
         try:
             await self.ledger.settle(settlement)
-        except (StoreError, LedgerError) as exc:
-            log.warning("the cost of a %s call waits for its lease: %s", ask.kind, exc)
+        except LedgerError as exc:
+            failed = exc
+        except StoreError as exc:
+            log.warning("the cost of a %s call waits for the store: %s", ask.kind, exc)
+            failed = await self._again(settlement) if records else exc
+        if failed is not None:
+            log.warning("the cost of a %s call waits for its lease: %s", ask.kind, failed)
+
+    async def _again(self, settlement: Settlement) -> StoreError | LedgerError | None:
+        try:
+            return await settle_again(self.ledger, settlement)
+        except LedgerError as exc:
+            return exc
 
     def _close(self, ask: Ask, attempt: Attempt) -> None:
         attempt.ended = perf_counter()

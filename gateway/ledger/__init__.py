@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gateway.ledger.again import settle_again
 from gateway.ledger.errors import (
     AmountTooLarge,
     CannotProvision,
@@ -45,4 +46,5 @@ __all__ = [
     "Settled",
     "Settlement",
     "Sweeper",
+    "settle_again",
 ]

@@ -12,11 +12,12 @@ from gateway.catalog import Catalog
 from gateway.compose import build_catalog
 from gateway.config import Config, parse_config
 from gateway.config.model import ShadowConfig
-from gateway.learning.purse import ORG, Ask, Purse
-from gateway.ledger import Enter, Entered, Ledger
+from gateway.learning.purse import ORG, Ask, AskFailed, Purse
+from gateway.ledger import Enter, Entered, Ledger, Settled, Settlement
 from gateway.ledger.ledger import outbox_key
 from gateway.records import Database, LedgerBooks
 from gateway.store import Store
+from gateway.store.errors import StoreUnavailable
 from gateway.telemetry import Telemetry
 from routers.decide import ActivePolicy, filter_candidates
 from routers.types import Need, Policy
@@ -88,3 +89,30 @@ async def test_a_call_that_is_given_up_at_the_gate_holds_nothing(
     # Nothing was sent, so nothing is recorded, now or by the sweeper.
     for org in (ORG, "acme"):
         assert await store.command("XLEN", outbox_key(org)) == 0
+
+
+class GoneOnce(Ledger):
+    """The store is gone when the first call with a record of usage is to be settled."""
+
+    gone = False
+
+    async def settle(self, request: Settlement) -> Settled:
+        if request.org == ORG and request.records and not self.gone:
+            self.gone = True
+            raise StoreUnavailable("gone")
+        return await super().settle(request)
+
+
+async def test_what_a_call_has_cost_is_not_lost_with_the_store(
+    config: Config, catalog: Catalog, database: Database, store: Store
+) -> None:
+    ledger = GoneOnce(store, books=LedgerBooks(database))
+    purse = Purse(DAY, ledger, catalog, Telemetry(config.telemetry, "one"))
+    # Nobody listens at the upstream's address: the call was made, and has cost nothing.
+    with pytest.raises(AskFailed, match="connect"):
+        await purse.ask(ask(catalog))
+    assert ledger.gone
+    after = await ledger.balance(ORG, purse.scope)
+    assert after is not None
+    assert (after.held, after.spent) == (0, 0)
+    assert await store.command("XLEN", outbox_key(ORG)) == 1
