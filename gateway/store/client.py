@@ -20,8 +20,9 @@ Word = str | bytes | int | float
 
 
 class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`url`: `unix://`, `redis://` or `rediss://`. `deadline_ms`: for every call, connecting
-    included. `breaker_failures` in a row open the breaker for `breaker_open_s`."""
+    """`url`: `unix://`, `redis://` or `rediss://`. `deadline_ms`: what the server may take for
+    a call from the moment that it is written, and for connecting. `breaker_failures` in a row
+    open the breaker for `breaker_open_s`."""
 
     url: str
     deadline_ms: float = 250.0
@@ -75,12 +76,12 @@ class Store:
     ) -> Any:
         """Run a script and return its reply (bytes, int, None or a list of these)."""
         packed: bytes = pack((b"EVALSHA", script.sha, len(keys), *keys, *args))
-        return await self._submit(packed, (script.load, packed), self._deadline_s)
+        return await self._submit(packed, (script.load, packed))
 
-    async def command(self, *words: Word, deadline_s: float | None = None) -> Any:
+    async def command(self, *words: Word) -> Any:
         """Run one command and return its reply."""
         packed: bytes = pack(words)
-        return await self._submit(packed, None, deadline_s or self._deadline_s)
+        return await self._submit(packed, None)
 
     async def ping(self) -> None:
         """Raise a StoreError unless the server answers."""
@@ -120,19 +121,15 @@ class Store:
         for _ in range(3):
             await asyncio.sleep(0)
 
-    async def _submit(
-        self, packed: bytes, again: tuple[bytes, bytes] | None, deadline_s: float
-    ) -> Any:
+    async def _submit(self, packed: bytes, again: tuple[bytes, bytes] | None) -> Any:
         breaker = self._breaker
         if breaker is None:
             breaker = self._open()
         if not breaker.allows:
             raise StoreUnavailable("the store does not answer (breaker open)")
-        return await self._send(packed, again, deadline_s)
+        return await self._send(packed, again)
 
-    def _send(
-        self, packed: bytes, again: tuple[bytes, bytes] | None, deadline_s: float
-    ) -> asyncio.Future[Any]:
+    def _send(self, packed: bytes, again: tuple[bytes, bytes] | None) -> asyncio.Future[Any]:
         if self._closed:
             raise StoreUnavailable("the store client is closed")
         loop = asyncio.get_running_loop()
@@ -140,7 +137,7 @@ class Store:
         if len(links) > 1:
             self._turn = (self._turn + 1) % len(links)
         future: asyncio.Future[Any] = loop.create_future()
-        links[self._turn].send(packed, Entry(future, loop.time() + deadline_s, again))
+        links[self._turn].send(packed, Entry(future, again))
         return future
 
     def _open(self) -> Breaker:
@@ -179,7 +176,7 @@ class Store:
     async def _probe_once(self) -> None:
         assert self._breaker is not None
         try:
-            await self._send(pack(("PING",)), None, self._deadline_s)
+            await self._send(pack(("PING",)), None)
         except StoreError as exc:
             for link in self._links:
                 link.drop(exc)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, cast
@@ -64,15 +66,16 @@ class Health(Protocol):
 
 
 class Entry:
-    """A command on its way. `again` is what to send when the server lacks the script."""
+    """A command on its way; its deadline counts from the moment that it is written. `again` is
+    what to send when the server lacks the script."""
 
     __slots__ = ("again", "deadline", "future")
 
     def __init__(
-        self, future: asyncio.Future[Any] | None, deadline: float, again: tuple[bytes, bytes] | None
+        self, future: asyncio.Future[Any] | None, again: tuple[bytes, bytes] | None
     ) -> None:
         self.future = future
-        self.deadline = deadline
+        self.deadline = math.inf
         self.again = again
 
 
@@ -93,11 +96,13 @@ class _Wire(asyncio.Protocol):
 
 class Link:
     """Connects on the first call and again after a loss. Replies come in the order of the
-    commands, so a call that timed out keeps its place and its late reply is dropped."""
+    commands, so a call that timed out keeps its place and its late reply is dropped.
 
-    def __init__(self, endpoint: Endpoint, connect_s: float, health: Health) -> None:
+    `limit_s`: what connecting may take, and what the server may take for a call."""
+
+    def __init__(self, endpoint: Endpoint, limit_s: float, health: Health) -> None:
         self._endpoint = endpoint
-        self._connect_s = connect_s
+        self._limit_s = limit_s
         self._health = health
         self._loop: asyncio.AbstractEventLoop | None = None
         self._transport: asyncio.Transport | None = None
@@ -107,6 +112,8 @@ class Link:
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
         self._waiting: deque[Entry] = deque()
         self._out: list[bytes] = []
+        self._unwritten: list[Entry] = []
+        self._flush_due = False
         self._watch: asyncio.TimerHandle | None = None
 
     @property
@@ -115,18 +122,20 @@ class Link:
 
     def send(self, packed: bytes, entry: Entry) -> None:
         """Queue a command; it is written with all others of this turn of the event loop."""
+        self._queue(packed, entry)
+        self._unwritten.append(entry)
+
+    def _queue(self, packed: bytes, entry: Entry) -> None:
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
         if len(self._waiting) >= _MAX_IN_FLIGHT:
             raise StoreUnavailable("too many calls in flight")
-        out = self._out
-        if not out:
+        if not self._flush_due:
+            self._flush_due = True
             loop.call_soon(self._flush)
-        out.append(packed)
+        self._out.append(packed)
         self._waiting.append(entry)
-        if self._watch is None:
-            self._watch = loop.call_at(entry.deadline, self._due)
 
     def drop(self, error: StoreError) -> None:
         """Close the connection and fail every call in flight."""
@@ -141,6 +150,7 @@ class Link:
             self._watch.cancel()
             self._watch = None
         self._out.clear()
+        self._unwritten.clear()
         waiting, self._waiting = self._waiting, deque()
         for entry in waiting:
             if entry.future is not None and not entry.future.done():
@@ -148,8 +158,10 @@ class Link:
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
 
     def _flush(self) -> None:
+        self._flush_due = False
         if not self._out:
             return
+        self._start_clocks()
         transport = self._transport
         if transport is None:
             if self._connecting is None:
@@ -159,10 +171,22 @@ class Link:
         out, self._out = self._out, []
         transport.write(out[0] if len(out) == 1 else b"".join(out))
 
+    def _start_clocks(self) -> None:
+        # Only now: a turn with a thousand requests in it takes a while, which is not the server's.
+        if not self._unwritten:
+            return
+        assert self._loop is not None
+        deadline = time.monotonic() + self._limit_s  # the loop's own clock stands still in a turn
+        for entry in self._unwritten:
+            entry.deadline = deadline
+        if self._watch is None:
+            self._watch = self._loop.call_at(deadline, self._due)
+        self._unwritten.clear()
+
     async def _connect(self) -> None:
         loop, end = asyncio.get_running_loop(), self._endpoint
         try:
-            async with asyncio.timeout(self._connect_s):
+            async with asyncio.timeout(self._limit_s):
                 if end.path is not None:
                     made = await loop.create_unix_connection(lambda: _Wire(self), end.path)
                 else:
@@ -189,7 +213,9 @@ class Link:
         for words in self._endpoint.greeting:
             future: asyncio.Future[Any] = loop.create_future()
             future.add_done_callback(self._greeted)
-            entries.append(Entry(future, loop.time() + self._connect_s, None))
+            entry = Entry(future, None)
+            entry.deadline = time.monotonic() + self._limit_s
+            entries.append(entry)
             packed.append(pack(words))
         self._waiting.extendleft(reversed(entries))
         self._out[:0] = packed
@@ -234,8 +260,8 @@ class Link:
         load, packed = entry.again
         entry.again = None
         try:
-            self.send(load, Entry(None, entry.deadline, None))
-            self.send(packed, entry)
+            self._queue(load, Entry(None, None))
+            self._queue(packed, entry)
         except StoreError as exc:
             if entry.future is not None and not entry.future.done():
                 entry.future.set_exception(exc)
@@ -260,7 +286,7 @@ class Link:
         assert self._loop is not None
         self._watch = None
         now = self._loop.time()
-        nearest: float | None = None
+        nearest = math.inf  # as the deadline of what is not yet written
         failures = 0
         for entry in self._waiting:
             if entry.future is None or entry.future.done():
@@ -268,9 +294,9 @@ class Link:
             if entry.deadline <= now:
                 entry.future.set_exception(StoreTimeout("no reply from the store in time"))
                 failures += 1
-            elif nearest is None or entry.deadline < nearest:
+            elif entry.deadline < nearest:
                 nearest = entry.deadline
-        if nearest is not None:
+        if nearest < math.inf:
             self._watch = self._loop.call_at(nearest, self._due)
         if failures:
             # Calls in flight together fail together: that is one failure of the server.

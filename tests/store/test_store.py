@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -76,6 +77,17 @@ async def test_a_cancelled_call_does_not_shift_replies(store: Store):
     first.cancel()
     assert (await second)[1] == b"b"
     assert first.cancelled()
+
+
+async def test_the_time_this_process_takes_is_not_the_servers(server: EmbeddedStore):
+    store = Store(StoreSettings(server.url, deadline_ms=100))
+    await store.ping()
+    # The command is queued, then the same turn of the loop goes on for long, then the server,
+    # which waits itself, has its own time in full.
+    call = asyncio.create_task(store.command("BLPOP", "nothing", "0.05"))
+    asyncio.get_running_loop().call_soon(time.sleep, 0.5)
+    assert await call is None
+    await store.aclose()
 
 
 async def test_a_frozen_server_hangs_nobody_and_comes_back(own: EmbeddedStore):
