@@ -71,8 +71,8 @@ class Keyring:
         self.given_scopes = config_scopes(self._config)
         await self._watch.start()
         await self._read_scopes()
-        for _, info in self.given_keys.values():
-            await self._open_books(principal_of(info, self._scopes))
+        for key_id in self.given_keys:
+            await self._load(key_id)
 
     async def aclose(self) -> None:
         await self._watch.aclose()
@@ -138,10 +138,14 @@ class Keyring:
             task = asyncio.create_task(self._load(key_id))
             self._loading[key_id] = task
             task.add_done_callback(lambda done: self._loaded(key_id, done))
-        try:
-            return await asyncio.wait_for(asyncio.shield(task), LOOKUP_S)
-        except TimeoutError as exc:
-            raise AuthUnavailable from exc
+        done, _ = await asyncio.wait({task}, timeout=LOOKUP_S)
+        if done:
+            return task.result()
+        # When only its books take long, the key is known already.
+        entry = self._cache.get(key_id)
+        if entry is None:
+            raise AuthUnavailable
+        return entry
 
     def _loaded(self, key_id: str, task: asyncio.Task[Entry | None]) -> None:
         self._loading.pop(key_id, None)

@@ -15,7 +15,9 @@ from gateway.auth import (
     ScopeInfo,
     Terms,
     format_key,
+    keyring,
 )
+from gateway.auth.principal import Principal
 from gateway.auth.rules import Invalid
 from gateway.config import Config
 from gateway.config.load import default_policy
@@ -203,6 +205,31 @@ async def test_one_lookup_serves_all_who_wait_for_it(
     for _ in range(3):
         assert await reason(worker.keyring, format_key("unknownkey00", "x" * 43)) == "invalid"
     assert calls == [made.info.id, "unknownkey00"]
+
+
+async def test_keys_of_the_configuration_are_known_from_the_start(
+    cluster: Any, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = await cluster.worker(config)
+    monkeypatch.setattr(keyring, "LOOKUP_S", 0.0)
+    assert (await worker.keyring.authenticate(CONFIG_KEY)).key_id == "configconfig"
+
+
+async def test_a_known_key_does_not_fail_because_its_books_take_long(
+    cluster: Any, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = await cluster.worker(config)
+    made = await worker.keys.create(KeySpec(terms=Terms(budget=7, window="day")), "admin")
+    ever = asyncio.Event()
+
+    async def provision(_: Principal) -> None:
+        await ever.wait()
+
+    monkeypatch.setattr(worker.keyring, "provision", provision)
+    monkeypatch.setattr(keyring, "LOOKUP_S", 0.5)
+    found = await asyncio.gather(*(worker.keyring.authenticate(made.key) for _ in range(9)))
+    assert {principal.key_id for principal in found} == {made.info.id}
+    ever.set()
 
 
 async def test_a_flood_of_unknown_keys_is_shed(cluster: Any, config: Config) -> None:
