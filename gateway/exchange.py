@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
 
 from backends.base import Usage
 from backends.errors import BackendError
@@ -14,6 +16,8 @@ from gateway.telemetry import NO_SPAN, Span
 from routers.decide import ActivePolicy, Filtered
 from routers.steering import Ticket
 from routers.types import Candidate, Decision, Need, Policy, Score
+
+_NO_USAGE = Usage()
 
 
 @dataclass(slots=True)
@@ -34,6 +38,24 @@ class Attempt:
     cost: int = 0
     connected: bool = False
     span: Span = NO_SPAN
+
+    def record(self) -> dict[str, Any]:
+        """Fields of a `UsageRecord`: how it went and what it used."""
+        used = self.usage or _NO_USAGE
+        first, ended = self.first, self.ended or perf_counter()
+        return {
+            "outcome": self.outcome,
+            "error": self.error.kind if self.error else "",
+            "prompt_tokens": used.prompt,
+            "completion_tokens": used.completion,
+            "cached_tokens": used.cached,
+            "cache_write_tokens": used.cache_write,
+            "reasoning_tokens": used.reasoning,
+            "estimated": used.estimated,
+            "cost_nano": self.cost,
+            "ms_total": (ended - self.started) * 1000,
+            "ms_first": None if first is None else (first - self.started) * 1000,
+        }
 
 
 @dataclass(slots=True)

@@ -13,7 +13,6 @@ from collections.abc import Coroutine
 from time import perf_counter
 from typing import Any
 
-from backends.base import Usage
 from backends.errors import BackendError
 from gateway.cache import CachedAnswer
 from gateway.errors import GatewayError
@@ -28,7 +27,6 @@ from routers.types import Candidate
 
 log = logging.getLogger("tollhouse")
 
-_NO_USAGE = Usage()
 # Refusals that never got as far as a decision are counted, not recorded: a flood of them must
 # not fill the records.
 _UNRECORDED = frozenset({400, 401, 404, 413, 429})
@@ -253,29 +251,16 @@ class Settler:
         return ex.entered.at if ex.entered is not None else ex.wall
 
     def _usage(self, ex: Exchange, attempt: Attempt) -> FiledUsage:
-        usage = attempt.usage or _NO_USAGE
-        ended = attempt.ended or perf_counter()
         target = self._runtime.catalog.target(attempt.candidate)
-        first = attempt.first
         return FiledUsage(
             **self._common(ex),
+            **attempt.record(),
             attempt_id=attempt.id,
             backend=attempt.candidate.backend,
             model=attempt.candidate.model,
             provider=target.provider,
             tier=attempt.candidate.tier,
             attempt=attempt.number,
-            outcome=attempt.outcome,
-            error=attempt.error.kind if attempt.error else "",
-            prompt_tokens=usage.prompt,
-            completion_tokens=usage.completion,
-            cached_tokens=usage.cached,
-            cache_write_tokens=usage.cache_write,
-            reasoning_tokens=usage.reasoning,
-            estimated=usage.estimated,
-            cost_nano=attempt.cost,
-            ms_total=(ended - attempt.started) * 1000,
-            ms_first=None if first is None else (first - attempt.started) * 1000,
         )
 
     def observe(self, ex: Exchange, status: int, error: BackendError | None = None) -> None:

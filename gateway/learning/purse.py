@@ -203,7 +203,7 @@ class Purse:
         records: tuple[bytes, ...] = ()
         if attempt is not None and usage is not None:
             self._close(ask, attempt)
-            records = (encode_record(_filled(usage, attempt)),)
+            records = (encode_record(msgspec.structs.replace(usage, **attempt.record())),)
             self._observe(attempt)
         settlement = Settlement(
             org=ORG,
@@ -281,21 +281,3 @@ class Purse:
                 response_model=attempt.model or "",
             )
         )
-
-
-def _filled(usage: FiledUsage, attempt: Attempt) -> FiledUsage:
-    used = attempt.usage or Usage()
-    ended = attempt.ended or perf_counter()
-    return msgspec.structs.replace(
-        usage,
-        outcome=attempt.outcome,
-        error=attempt.error.kind if attempt.error else "",
-        prompt_tokens=used.prompt,
-        completion_tokens=used.completion,
-        cached_tokens=used.cached,
-        cache_write_tokens=used.cache_write,
-        reasoning_tokens=used.reasoning,
-        estimated=used.estimated,
-        cost_nano=attempt.cost,
-        ms_total=(ended - attempt.started) * 1000,
-    )

@@ -495,7 +495,7 @@ async def test_leaving_the_stream_stops_the_upstream(raw_server, transport) -> N
     await reply.aclose()
     await reply.aclose()
     async with asyncio.timeout(5):
-        await gone.wait()
+        assert await gone.wait()
 
 
 async def test_no_upstream(transport, unused_tcp_port) -> None:

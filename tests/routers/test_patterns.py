@@ -130,7 +130,8 @@ def test_nothing_is_missed_at_the_end_of_a_long_text() -> None:
 )
 def test_adversarial_megabytes_end(unit: str) -> None:
     """Quadratic behaviour would not end within the suite's timeout."""
-    detect(unit * (1_000_000 // len(unit)))
+    found = detect(unit * (1_000_000 // len(unit)))
+    assert bool(found.labels) == bool(found.kinds)
 
 
 @settings(max_examples=200, deadline=None)
