@@ -212,7 +212,12 @@ def _router(commands: _Commands) -> None:
     )
     score = _command(group, "score", "router:score", "score lines of prompts or conversations")
     score.add_argument("--input", required=True, metavar="FILE", help="JSON Lines, - for stdin")
-    score.add_argument("--output", required=True, metavar="FILE", help="JSON Lines, - for stdout")
+    score.add_argument(
+        "--output",
+        required=True,
+        metavar="FILE",
+        help="JSON Lines, compressed where it ends in .gz, - for stdout",
+    )
     _artefact(score, "the artefact that scores")
     evaluate = _command(
         group,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gzip
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -193,7 +194,8 @@ def score(args: argparse.Namespace) -> int:
             sys.stdout.buffer.writelines(written)
             sys.stdout.buffer.flush()
             return OK
-        write_whole(output, written)
+        compressed = output.suffix == ".gz"
+        write_whole(output, [gzip.compress(b"".join(written))] if compressed else written)
     except BrokenPipeError:
         raise
     except OSError as exc:

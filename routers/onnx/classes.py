@@ -16,14 +16,15 @@ characters have names. `phi` is a clinical note or a consultation, not a questio
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from routers.onnx.arrays import load_arrays, take
 from routers.onnx.manifest import ArtefactError
-from routers.onnx.tokens import LEXICON_BITS, features
+from routers.onnx.tokens import HASHING, LEXICON_BITS, Tokens
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,19 +32,19 @@ if TYPE_CHECKING:
 
 FILE = "classes.npz"
 NAMES = ("phi", "pii")
-BITS = 17
+# With fewer, different words share a bucket too often: 17 bits found 0.2 to 0.5 points less.
+BITS = 18
 # Tokens. A window is what one paragraph has; each begins in the middle of the one before.
 WINDOW = 128
 STRIDE = 64
 # Softens the score of a text of a few words.
 FEW = 4.0
 # A token is judged by its own features and those of the two before it, each in a table of its own.
-TOKEN_BITS = 16
 BEFORE = 2
 # How much a window's score weighs against that of its most telling token.
 STYLE = 1.5
 # Characters whose features are in memory at a time, and how far pieces overlap.
-PIECE = 1 << 16
+PIECE = 1 << 14
 OVERLAP = 256
 _MATTER = re.compile(r"[^\W_]")
 
@@ -51,18 +52,21 @@ _MATTER = re.compile(r"[^\W_]")
 class DataClassModel:
     """Built from the arrays of `classes.npz`.
 
-    `windows` [2, 2**17] int8 (for `phi` and `pii`), `tokens` [3 * 2**16] int8, `scale` [3] (what
-    one step of a weight is worth: phi, pii, tokens), `bias` [3], `thresholds` [2] in (0, 1),
-    `lexicon` [2**19] uint8 (see `routers.onnx.tokens`).
+    `windows` [2, 2**18] int8 (for `phi` and `pii`), `tokens` [3, 2**18] int8, `scale` [3] (what one
+    step of a weight is worth: phi, pii, tokens), `bias` [3], `thresholds` [2] in (0, 1), `lexicon`
+    [2**19] uint8 and `hashing` [1] (see `routers.onnx.tokens`).
     Raises ArtefactError when they are anything else.
     """
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        self._windows = take(arrays, FILE, "windows", "i", (len(NAMES), 1 << BITS))
-        self._lexicon = take(arrays, FILE, "lexicon", "u", (1 << LEXICON_BITS,)).astype("uint8")
-        self._tokens = take(arrays, FILE, "tokens", "i", ((BEFORE + 1) << TOKEN_BITS,))
-        self._scale = take(arrays, FILE, "scale", "f", (3,)).astype("float64")
-        self._bias = take(arrays, FILE, "bias", "f", (3,)).astype("float64")
+        if "hashing" not in arrays or arrays["hashing"].tolist() != [HASHING]:
+            raise ArtefactError(FILE, "is for features of another version: train it anew")
+        windows = take(arrays, FILE, "windows", "i", (len(NAMES), 1 << BITS))
+        tokens = take(arrays, FILE, "tokens", "i", (BEFORE + 1, 1 << BITS))
+        self._weights = _packed(windows, tokens)
+        self._tokens = Tokens(take(arrays, FILE, "lexicon", "u", (1 << LEXICON_BITS,)).astype("u1"))
+        self._scale = take(arrays, FILE, "scale", "f", (3,)).tolist()
+        self._bias = take(arrays, FILE, "bias", "f", (3,)).tolist()
         thresholds = take(arrays, FILE, "thresholds", "f", (len(NAMES),)).astype("float64")
         if not ((thresholds > 0) & (thresholds < 1)).all():
             raise ArtefactError(FILE, "'thresholds' must lie between 0 and 1")
@@ -78,12 +82,7 @@ class DataClassModel:
 
         Linear in the text (run long ones in a thread). Never raises for any text.
         """
-        import numpy as np
-
-        logits = self.logits(text)
-        p = 1.0 / (1.0 + np.exp(-np.clip(logits, -50.0, 50.0)))
-        p[np.isneginf(logits)] = 0.0
-        return dict(zip(NAMES, p.tolist(), strict=True))
+        return dict(zip(NAMES, map(_sigmoid, self.logits(text)), strict=True))
 
     def detect(self, text: str) -> frozenset[str]:
         """The classes whose score reaches their threshold; none where there is no letter or digit:
@@ -93,70 +92,63 @@ class DataClassModel:
         found = self.predict(text)
         return frozenset(name for name, p in found.items() if p >= self._thresholds[name])
 
-    def logits(self, text: str) -> NDArray[np.float64]:
-        """[2]: the highest logit of any window for `phi` and for `pii`; -inf without a token."""
-        import numpy as np
-
-        highest = np.full(len(NAMES), -np.inf)
+    def logits(self, text: str) -> tuple[float, float]:
+        """The highest logit of any window for `phi` and for `pii`; -inf without a token."""
+        phi = pii = -math.inf
         for start in range(0, max(1, len(text) - OVERLAP), PIECE):
-            found = features(text[start : start + PIECE + OVERLAP], self._lexicon)
+            found = self._tokens.features(text[start : start + PIECE + OVERLAP])
             if len(found):
-                highest = np.maximum(highest, self._of_piece(found))
-        return highest
+                for one, other in self._of_windows(found):
+                    phi, pii = max(phi, one), max(pii, other)
+        return phi, pii
 
-    def _of_piece(self, found: NDArray[np.uint32]) -> NDArray[np.float64]:
+    def _of_windows(self, found: NDArray[np.uint32]) -> Iterator[tuple[float, float]]:
         """From hashes [tokens, FEATURES]."""
         import numpy as np
 
-        starts, ends = windows(len(found))
-        size = np.sqrt(ends - starts + FEW)
-        buckets = window_buckets(found)
-        logits = np.empty((len(NAMES), len(starts)))
-        for row, weights in enumerate(self._windows):
-            each = weights.take(buckets).sum(axis=1, dtype=np.int32)
-            total = np.concatenate([[0], np.cumsum(each, dtype=np.int64)])
-            logits[row] = (total[ends] - total[starts]) / size * self._scale[row] + self._bias[row]
-        logits[1] = STYLE * logits[1] + highest_in_windows(self._of_tokens(found))
-        best: NDArray[np.float64] = logits.max(axis=1)
-        return best
-
-    def _of_tokens(self, found: NDArray[np.uint32]) -> NDArray[np.float64]:
-        """[tokens] logits."""
-        import numpy as np
-
-        buckets = token_buckets(found)
-        sums = np.zeros(len(found), dtype=np.int32)
-        for before in range(min(BEFORE + 1, len(found))):
-            own = self._tokens[before << TOKEN_BITS : (before + 1) << TOKEN_BITS].take(buckets)
-            sums[before:] += own.sum(axis=1, dtype=np.int32)[: len(found) - before]
-        logits: NDArray[np.float64] = sums * self._scale[2] + self._bias[2]
-        return logits
+        # A row for each feature: sums down long columns are the quick ones.
+        packed = self._weights.take(buckets(found).T)
+        each = packed.view(np.int8).sum(axis=0, dtype=np.int32).reshape(len(found), -1)
+        tokens = each[:, len(NAMES)].copy()
+        for before in range(1, min(BEFORE + 1, len(tokens))):
+            tokens[before:] += each[:-before, len(NAMES) + before]
+        strides = range(0, len(found), STRIDE)
+        sums = np.add.reduceat(each, strides, axis=0)[:, : len(NAMES)].tolist()
+        tops = np.maximum.reduceat(tokens, strides).tolist()
+        (phi, pii, token), (no_phi, no_pii, no_token) = self._scale, self._bias
+        for start, end in windows(len(found)):
+            strides_of_it = slice(start // STRIDE, start // STRIDE + 2)
+            size = math.sqrt(end - start + FEW)
+            of_phi, of_pii = map(sum, zip(*sums[strides_of_it], strict=True))
+            style = of_pii / size * pii + no_pii
+            yield (
+                of_phi / size * phi + no_phi,
+                STYLE * style + max(tops[strides_of_it]) * token + no_token,
+            )
 
 
-def window_buckets(found: NDArray[np.uint32]) -> NDArray[np.intp]:
+def _sigmoid(logit: float) -> float:
+    return 1.0 / (1.0 + math.exp(min(-logit, 50.0))) if logit > -math.inf else 0.0
+
+
+def _packed(windows: NDArray[Any], tokens: NDArray[Any]) -> NDArray[np.uint64]:
+    """[2**BITS]: the weights of a bucket in all tables, a byte each, for one look-up."""
+    import numpy as np
+
+    packed = np.zeros((1 << BITS, 8), dtype=np.int8)
+    packed[:, : len(NAMES) + BEFORE + 1] = np.concatenate([windows, tokens]).T
+    return packed.view(np.uint64)[:, 0]
+
+
+def buckets(found: NDArray[np.uint32]) -> NDArray[np.intp]:
+    """Where the weights of such hashes are."""
     return (found >> (32 - BITS)).astype("intp")
 
 
-def token_buckets(found: NDArray[np.uint32]) -> NDArray[np.intp]:
-    return (found >> (32 - TOKEN_BITS)).astype("intp")
-
-
-def windows(tokens: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def windows(tokens: int) -> list[tuple[int, int]]:
     """Starts and ends of the windows over so many tokens, at least one."""
-    import numpy as np
-
-    starts = np.arange(0, max(1, tokens - STRIDE), STRIDE)
-    return starts, np.minimum(starts + WINDOW, tokens)
-
-
-def highest_in_windows(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The largest value in each of the windows: each is one stride and the next one."""
-    import numpy as np
-
-    each = np.maximum.reduceat(values, np.arange(0, len(values), STRIDE))
-    both = np.maximum(each[:-1], each[1:]) if len(each) > 1 else each
-    largest: NDArray[np.float64] = both
-    return largest
+    starts = range(0, max(1, tokens - STRIDE), STRIDE)
+    return [(start, min(start + WINDOW, tokens)) for start in starts]
 
 
 def load_classes(path: Path) -> DataClassModel:

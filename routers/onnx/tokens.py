@@ -1,17 +1,23 @@
-"""Words and their shapes as hashed features, for a whole text at once in numpy.
+"""Words and their shapes as hashed features, remembered from text to text.
 
-A token is a run of letters, a run of digits, or a run of one sign; spaces only separate, line
-breaks are signs. Digits are all alike, so "4021" is a shape of length four. A lexicon (a table of
-bits by hash) says of a word whether it is common, a given or family name, or a place.
+A token is a run of letters, of digits, of line breaks, of signs that often come in runs, or
+another sign alone; spaces only separate. Digits are all alike, so "4021" is a shape of length four.
+A lexicon (a table of bits by hash) says of a word whether it is common, a given or family name, or
+a place.
+
+What is known of a token by itself is found once, for most words of a text were in the texts before
+it; only how it is joined with its neighbours is computed for each text, in a few steps over all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+import re
+import threading
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
-
-from routers.onnx.ngrams import code_points, finish
+from zlib import crc32
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,203 +25,194 @@ if TYPE_CHECKING:
 
     Hashes = NDArray[np.uint32]
 
-_SPREAD = 0x9E3779B1
-_BASE = 0x01000193
-_PAIR = 0x85EBCA6B
-# Kinds of characters; signs are their code point plus _SIGN.
-_SPACE, _LETTER, _DIGIT, _SIGN = 0, 1, 2, 8
-_ENDS = ".!?:\n\"'>|-"
-_LONGEST = 24
+# Goes up with every change of what a text's features are: weights fit one version only.
+HASHING = 2
 FEATURES = 13
 # A lexicon has 2**19 bytes, one bit of each for every list of words; about one word in twenty is
 # taken for another's.
 LEXICON_BITS = 19
-_LISTED = 0x2545F491
+# Tokens in memory, about 6 MB; when there would be more, all are forgotten.
+KEPT = 1 << 15
+
+_TOKEN = re.compile(r"[^\W\d_]{1,48}|\d{1,24}|\n{1,24}|[.=*#_!?-]{1,24}|[^\w\s]")
+_DIGIT = re.compile("[0-9]")
+_ENDS = frozenset(".!?:\n\"'>|-")
+_DIGITS, _LETTERS, _LONGEST_NUMBER = 0x20_0000, 0x30_0000, 12
+_SPREAD, _LISTED, _MASK = 0x9E3779B1, 0x2545F491, 0xFFFF_FFFF
+# What is known of a token by itself. `_KNOWN` is the shape and what the lexicon says; `_FRONT`,
+# `_TAIL` and `_SHORT` are the first three, last three and last two characters.
+_WORD, _SHAPE, _KNOWN, _FRONT, _TAIL, _SHORT = range(6)
+_OWN = 6
+# What each feature joins: of a token itself, of the next one, and of the one after that. Those
+# that look ahead stand together, so that each step of `_joined` adds to neighbouring columns.
+_JOINED: tuple[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]], ...] = (
+    ((_WORD,), (), ()),
+    ((_KNOWN,), (), ()),
+    ((_WORD, _SHAPE), (), ()),
+    ((_FRONT, _SHAPE), (), ()),
+    ((_TAIL, _SHAPE), (), ()),
+    ((_SHORT, _KNOWN), (_KNOWN,), ()),
+    ((_WORD,), (_WORD,), ()),
+    ((_WORD,), (_KNOWN,), ()),
+    ((_KNOWN,), (_WORD,), ()),
+    ((_WORD,), (_WORD,), (_KNOWN,)),
+    ((_WORD,), (_KNOWN,), (_KNOWN,)),
+    ((_KNOWN,), (_WORD,), (_WORD,)),
+    ((_KNOWN,), (_KNOWN,), (_KNOWN,)),
+)
+_NEXT, _AFTER = 5, 9
+_AHEAD = 2
 
 
-def features(text: str, lexicon: NDArray[np.uint8]) -> NDArray[np.uint32]:
-    """[tokens, FEATURES] hashes whose highest bits are good buckets. Linear in the text.
+class Tokens:
+    """Features of texts, by one lexicon: [2**LEXICON_BITS], the lists that the word of each slot
+    is in, one bit for each. Safe to use from several threads."""
 
-    `lexicon` [2**LEXICON_BITS]: the lists that the word of each slot is in, one bit for each."""
-    import numpy as np
+    def __init__(self, lexicon: NDArray[np.uint8]) -> None:
+        # Bytes, for one is looked up at a time.
+        self._lexicon = lexicon.tobytes()
+        self._lock = threading.Lock()
+        self._known = _Known(KEPT)
 
-    # The one character whose lower case is longer than itself.
-    text = text.replace("\u0130", "I")
-    points, lower = code_points(text), code_points(text.lower())
-    if not len(points) or len(points) != len(lower):
-        return np.zeros((0, FEATURES), dtype=np.uint32)
-    kinds = _kinds(points)
-    fresh = np.empty(len(kinds), dtype=np.bool_)
-    fresh[0] = True
-    np.not_equal(kinds[1:], kinds[:-1], out=fresh[1:])
-    runs = np.flatnonzero(fresh)
-    kept = kinds[runs] != _SPACE
-    if not kept.any():
-        return np.zeros((0, FEATURES), dtype=np.uint32)
-    length = np.diff(np.append(runs, len(points)))
-    place = np.arange(len(points)) - np.repeat(runs, length)
-    back = np.repeat(length, length) - 1 - place
-    capital = points != lower
-    spread = np.where(kinds == _DIGIT, np.uint32(48), lower) * np.uint32(_SPREAD)
-    spread ^= spread >> np.uint32(15)
-    word = _sums(spread, place, runs, _LONGEST)[kept]
-    front = _sums(spread, place, runs, 3)[kept]
-    tail = _sums(spread, back, runs, 3)[kept]
-    short_tail = _sums(spread, back, runs, 2)[kept]
-    shape = _shapes(kinds[runs][kept], length[kept], capital[runs][kept],
-                    np.add.reduceat(capital, runs, dtype=np.int32)[kept])  # fmt: skip
-    lists = lexicon.take(slots(word)).astype(np.uint32) + np.uint32(1)
-    lists = np.where(kinds[runs][kept] == _LETTER, lists, np.uint32(0))
-    known = shape ^ lists * np.uint32(_LISTED)
-    return _joined(np.stack([word, shape, known, front, tail, short_tail]))
+    def features(self, text: str) -> Hashes:
+        """[tokens, FEATURES] hashes whose highest bits are good buckets. Linear in the text."""
+        import numpy as np
+
+        words = _TOKEN.findall(_DIGIT.sub("0", text))
+        if not words:
+            return np.zeros((0, FEATURES), dtype=np.uint32)
+        known = self._known
+        places = list(map(known.places.get, words))
+        if None in places:
+            known = self._learn(words)
+            places = list(map(known.places.get, words))
+        found = np.array(places, dtype=np.intp)
+        columns = np.zeros(len(found) + _AHEAD, dtype=np.intp)
+        np.bitwise_and(found, -2, out=columns[: len(found)])
+        columns[0] += 1
+        columns[1 : len(found)] += found[:-1] & 1
+        return _joined(known.rows.take(columns, axis=0))
+
+    def _learn(self, words: Sequence[str]) -> _Known:
+        """What is known of all of these, and of others."""
+        distinct = dict.fromkeys(words)
+        with self._lock:
+            known = self._known
+            new = [word for word in distinct if word not in known.places]
+            if len(known.places) + len(new) > KEPT:
+                new = list(distinct)
+                known = _Known(max(KEPT, len(new)))
+                if len(new) <= KEPT:
+                    self._known = known
+            known.add(new, self._lexicon)
+            return known
 
 
-def slots(word: Hashes) -> Hashes:
-    """Where the lexicon keeps the words of these hashes."""
-    import numpy as np
+class _Known:
+    """Two rows for every token, within a sentence and beginning one, of what it adds to its own
+    features and to those of the two tokens before it. Its place is the first of them, plus one
+    where a sentence ends with it; row 0 is of no token. Rows are written before their place is
+    told, and never again."""
 
-    return finish(word) >> np.uint32(32 - LEXICON_BITS)
+    def __init__(self, most: int) -> None:
+        import numpy as np
+
+        self.places: dict[str, int] = {}
+        self._used = 2
+        self.rows = np.zeros((2 * most + 2, _factors().shape[1]), dtype=np.uint32)
+
+    def add(self, words: Sequence[str], lexicon: bytes) -> None:
+        import numpy as np
+
+        first, self._used = self._used, self._used + 2 * len(words)
+        if words:
+            own = np.array([_own(word, lexicon) for word in words], dtype=np.uint32)
+            self.rows[first : self._used] = own.reshape(-1, _OWN) @ _factors()
+        places = range(first, self._used, 2)
+        self.places.update((w, p + (w[0] in _ENDS)) for w, p in zip(words, places, strict=True))
 
 
-def slots_of(words: Iterable[str]) -> Hashes:
+def _own(token: str, lexicon: bytes) -> tuple[int, ...]:
+    """What is known of the token within a sentence, then of the same at the beginning of one."""
+    first, lower = token[0], token.lower()
+    word, begins = _hash(lower), 0
+    lists = 0
+    if first.isalnum() and not first.isdecimal():
+        style = _style(token, lower)
+        shape = _LETTERS + 4 * style + (len(token) == 1)
+        begins = 2 * (style == 1)
+        lists = (lexicon[_slot(word)] + 1) * _LISTED
+    elif first.isdecimal():
+        word = _hash("0" * len(token))
+        shape = _DIGITS + min(len(token), _LONGEST_NUMBER)
+    else:
+        shape = ord(first)
+    ends = _hash(lower[:3]), _hash(lower[-3:]), _hash(lower[-2:])
+    within, beginning = _spread(shape), _spread(shape + begins)
+    listed = lists & _MASK
+    return (
+        *(word, within, within ^ listed, *ends),
+        *(word, beginning, beginning ^ listed, *ends),
+    )
+
+
+def _style(word: str, lower: str) -> int:
+    """0 for small letters, 1 for a capital first, 2 for capitals, 3 for a mixture."""
+    if word == lower:
+        return 0
+    if len(word) > 1 and word.isupper():
+        return 2
+    return 1 if word[1:] == lower[1:] else 3
+
+
+def _hash(text: str) -> int:
+    return crc32(text.encode("utf-8", "surrogatepass"))
+
+
+def _spread(shape: int) -> int:
+    spread = (shape + 1) * _SPREAD & _MASK
+    return spread ^ (spread >> 16)
+
+
+def _slot(word: int) -> int:
+    return (word * _SPREAD & _MASK) >> (32 - LEXICON_BITS)
+
+
+def slots_of(words: Iterable[str]) -> NDArray[np.intp]:
     """Where the lexicon keeps these words, which are letters only."""
     import numpy as np
 
-    hashes = [np.zeros(0, dtype=np.uint32)]
-    for word in words:
-        spread = code_points(word.lower()) * np.uint32(_SPREAD)
-        spread ^= spread >> np.uint32(15)
-        hashes.append(_sums(spread, np.arange(len(spread)), np.zeros(1, np.intp), _LONGEST))
-    return slots(np.concatenate(hashes))
+    return np.array([_slot(_hash(word.lower())) for word in words], dtype=np.intp)
 
 
 def spans_of(text: str) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Where the tokens of `features` start and end."""
+    """Where the tokens of a text start and end."""
     import numpy as np
 
-    kinds = _kinds(code_points(text.replace("\u0130", "I")))
-    runs = np.flatnonzero(np.append(True, kinds[1:] != kinds[:-1])) if len(kinds) else kinds
-    ends = np.append(runs[1:], len(kinds))[: len(runs)]
-    kept = kinds[runs] != _SPACE
-    return runs[kept].astype(np.intp), ends[kept].astype(np.intp)
+    spans = np.array([found.span() for found in _TOKEN.finditer(text)], dtype=np.intp)
+    return spans.reshape(-1, 2)[:, 0], spans.reshape(-1, 2)[:, 1]
 
 
-# What each feature joins: rows of the table that `_joined` makes. 0 is nothing; `_KNOWN` is the
-# shape and what the lexicon says.
-_NONE, _WORD, _SHAPE, _KNOWN, _FRONT, _TAIL, _SHORT, _WORD1, _KNOWN1, _WORD2, _KNOWN2 = range(11)
-_COLUMNS = (
-    (_WORD, _NONE, _NONE),
-    (_WORD, _SHAPE, _NONE),
-    (_FRONT, _SHAPE, _NONE),
-    (_TAIL, _SHAPE, _NONE),
-    (_SHORT, _KNOWN, _KNOWN1),
-    (_WORD, _WORD1, _NONE),
-    (_WORD, _KNOWN1, _NONE),
-    (_KNOWN, _WORD1, _NONE),
-    (_WORD, _WORD1, _KNOWN2),
-    (_WORD, _KNOWN1, _KNOWN2),
-    (_KNOWN, _WORD1, _WORD2),
-    (_KNOWN, _KNOWN1, _KNOWN2),
-    (_KNOWN, _NONE, _NONE),
-)
-
-
-def _joined(own: Hashes) -> Hashes:
-    """Single tokens, their ends, and words and shapes with the next two: [tokens, FEATURES], from
-    the rows `_WORD` to `_SHORT`."""
-    import numpy as np
-
-    many = own.shape[1]
-    table = np.zeros((11, many), dtype=np.uint32)
-    table[_WORD : _SHORT + 1] = own
-    table[_WORD1, :-1], table[_KNOWN1, :-1] = table[_WORD, 1:], table[_KNOWN, 1:]
-    if many > 1:
-        table[_WORD2, :-2], table[_KNOWN2, :-2] = table[_WORD, 2:], table[_KNOWN, 2:]
-    # All at once: for a short text the calls cost more than what they do.
-    mixed = np.arange(1, FEATURES + 1, dtype=np.uint32)[:, None] * np.uint32(_SPREAD)
-    for part in zip(*_COLUMNS, strict=True):
-        mixed = (mixed ^ table[list(part)]) * np.uint32(_PAIR)
-        mixed ^= mixed >> np.uint32(13)
-    return finish(mixed).T
-
-
-def _sums(spread: Hashes, place: NDArray[np.intp], runs: NDArray[np.intp], most: int) -> Hashes:
-    """A hash of the first `most` places of every run."""
-    import numpy as np
-
-    weighted = spread * _powers(most)[np.minimum(place, most)]
-    sums: Hashes = np.add.reduceat(weighted, runs, dtype=np.uint32)
-    return sums
+def _joined(rows: Hashes) -> Hashes:
+    """[tokens, FEATURES] from rows of `_Known` for the tokens and for none at the end: sums of what
+    is joined. A few steps over all, for in a short text each costs more than its work."""
+    joined = rows[:-_AHEAD, :FEATURES].copy()
+    joined[:, _NEXT:] += rows[1:-1, FEATURES : 2 * FEATURES - _NEXT]
+    joined[:, _AFTER:] += rows[_AHEAD:, 2 * FEATURES - _NEXT :]
+    return joined
 
 
 @cache
-def _powers(most: int) -> Hashes:
-    """[most + 1]: powers of the base, and 0 for every place beyond."""
+def _factors() -> Hashes:
+    """[_OWN, columns of a row of `_Known`]: odd numbers where a feature joins that part of a token,
+    else 0. First for the features of the token itself, then for those of the token before it that
+    look ahead, then for those of the one before that."""
     import numpy as np
 
-    powers = [pow(_BASE, place, 1 << 32) for place in range(most)]
-    return np.array([*powers, 0], dtype=np.uint32)
-
-
-def _shapes(
-    kind: NDArray[np.uint32],
-    length: NDArray[np.intp],
-    first: NDArray[np.bool_],
-    capitals: NDArray[np.int32],
-) -> Hashes:
-    """One small number per token: a sign is itself, digits count their length, words tell how
-    they are capitalised and whether they begin a sentence."""
-    import numpy as np
-
-    shape = kind.copy()
-    shape[kind == _DIGIT] = 0x20_0000 + np.minimum(length[kind == _DIGIT], 12)
-    letters = kind == _LETTER
-    style = np.where(capitals == 0, 0, np.where(first & (capitals == 1), 1, 3))
-    style = np.where((capitals == length) & (length > 1), 2, style)
-    begins = np.empty(len(kind), dtype=np.bool_)
-    begins[0] = True
-    begins[1:] = _ending()[np.minimum(kind[:-1], 255)]
-    single = (length == 1).astype(np.uint32)
-    coded = 0x30_0000 + style.astype(np.uint32) * 4 + (begins & (style == 1)) * 2 + single
-    shape[letters] = coded.astype(np.uint32)[letters]
-    spread: Hashes = (shape + np.uint32(1)) * np.uint32(_SPREAD)
-    return spread ^ (spread >> np.uint32(16))
-
-
-def _kinds(points: Hashes) -> Hashes:
-    import numpy as np
-
-    table = _table()
-    beyond = points >= len(table)
-    if not beyond.any():
-        kinds: Hashes = table[points]
-        return kinds
-    return np.where(beyond, points + np.uint32(_SIGN), table[np.where(beyond, 0, points)])
-
-
-@cache
-def _table() -> Hashes:
-    """The kind of each character of the basic plane; made once, some milliseconds."""
-    import numpy as np
-
-    return np.array([_kind(chr(point)) for point in range(1 << 16)], dtype=np.uint32)
-
-
-@cache
-def _ending() -> NDArray[np.bool_]:
-    """[256]: whether a sign of this kind ends a sentence, or a name before what was said."""
-    import numpy as np
-
-    ends = np.zeros(256, dtype=np.bool_)
-    ends[[ord(char) + _SIGN for char in _ENDS]] = True
-    return ends
-
-
-def _kind(char: str) -> int:
-    if char == "\n":
-        return ord(char) + _SIGN
-    if char.isspace():
-        return _SPACE
-    if char.isalpha():
-        return _LETTER
-    return _DIGIT if char.isdecimal() else ord(char) + _SIGN
+    steps = (_JOINED, _JOINED[_NEXT:], _JOINED[_AFTER:])
+    columns = [joined[step] for step, features in enumerate(steps) for joined in features]
+    drawn = hashlib.shake_128(b"factors").digest(4 * _OWN * len(columns))
+    factors = np.frombuffer(drawn, dtype="<u4").reshape(_OWN, -1).astype(np.uint32) | np.uint32(1)
+    joins = [[part in column for column in columns] for part in range(_OWN)]
+    factors[~np.array(joins)] = 0
+    return factors

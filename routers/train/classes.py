@@ -24,13 +24,11 @@ from routers.onnx.classes import (
     FEW,
     FILE,
     NAMES,
-    TOKEN_BITS,
     DataClassModel,
-    token_buckets,
-    window_buckets,
+    buckets,
     windows,
 )
-from routers.onnx.tokens import FEATURES, LEXICON_BITS, features, slots_of, spans_of
+from routers.onnx.tokens import FEATURES, HASHING, LEXICON_BITS, Tokens, slots_of, spans_of
 from routers.patterns import detect
 from routers.train.data import LETTERS, read_records
 from routers.train.frames import PERSONAL, fill
@@ -208,12 +206,13 @@ def _with_options(question: str, options: Sequence[str], rng: random.Random) -> 
 def fit_classes(texts: Sequence[Text]) -> Arrays:
     """The arrays of `DataClassModel`, with thresholds of one half."""
     lexicon = lexicon_of(texts)
+    reader = Tokens(lexicon)
     rows: list[Window] = []
     tokens: list[NDArray[np.int32]] = []
     targets: list[NDArray[np.float32]] = []
     importance: list[NDArray[np.float32]] = []
     for text in texts:
-        found = features(text.text[:MOST_CHARACTERS], lexicon)
+        found = reader.features(text.text[:MOST_CHARACTERS])
         if not len(found) or not text.weight:
             continue
         rows += _windows(found, text)
@@ -232,10 +231,11 @@ def fit_classes(texts: Sequence[Text]) -> Arrays:
         TOKENED,
         SHARPNESS,
     )
-    full = np.zeros((BEFORE + 1) << TOKEN_BITS, dtype=np.float32)
-    full[: len(own) - 1] = own[1:]
+    full = np.zeros((BEFORE + 1, 1 << BITS), dtype=np.float32)
+    full.flat[: len(own) - 1] = own[1:]
     steps = [*(np.abs(weights).max(axis=1) / 127), np.abs(full).max() / 127]
     return {
+        "hashing": np.array([HASHING], dtype=np.int32),
         "lexicon": lexicon,
         "windows": np.round(weights / np.array(steps[:2])[:, None]).astype(np.int8),
         "tokens": np.round(full / steps[2]).astype(np.int8),
@@ -269,22 +269,21 @@ def _small_words(text: Text) -> set[str]:
 
 
 def _windows(found: NDArray[np.uint32], text: Text) -> list[Window]:
-    buckets = window_buckets(found).astype(np.int32)
+    places = buckets(found).astype(np.int32)
     target = tuple(float(text.label == name) for name in NAMES)
-    starts, ends = windows(len(found))
     return [
-        Window(buckets[a:b].ravel(), float(np.sqrt(b - a + FEW)), target, text.weight)
-        for a, b in zip(starts[:MOST_WINDOWS], ends, strict=False)
+        Window(places[a:b].ravel(), float(np.sqrt(b - a + FEW)), target, text.weight)
+        for a, b in windows(len(found))[:MOST_WINDOWS]
     ]
 
 
 def _token_rows(found: NDArray[np.uint32]) -> NDArray[np.int32]:
     """[tokens, 3 * FEATURES]: the buckets of a token and of the two before it, one up, for 0 is
     none."""
-    buckets = token_buckets(found).astype(np.int32) + 1
+    places = buckets(found).astype(np.int32) + 1
     rows = np.zeros((len(found), (BEFORE + 1) * FEATURES), dtype=np.int32)
     for before in range(min(BEFORE + 1, len(found))):
-        shifted = buckets[: len(found) - before] + (before << TOKEN_BITS)
+        shifted = places[: len(found) - before] + (before << BITS)
         rows[before:, before * FEATURES : (before + 1) * FEATURES] = shifted
     return rows
 

@@ -21,10 +21,12 @@ from routers.onnx.tokenizer import load_tokenizer
 from routers.refit.run import Material, write_beside
 from routers.train import classes, language
 from routers.train.cards import fit_all, load_evidence
+from routers.train.classes import ClassFigures
 from routers.train.data import ASSUMED, GOLD, Row, load_assumed, load_rows
 from routers.train.discriminant import TopicRow
 from routers.train.export import ENCODER, export_encoder, token_vectors, verify_weights
 from routers.train.fit import Table
+from routers.train.language import LanguageFigures
 from routers.train.measure import Held, hold_out, report, shipped
 from routers.train.static import WIDTH, distil, write_graph
 from routers.train.tasks import fit_tasks, load_task_rows
@@ -79,17 +81,30 @@ def train(
     exported = export_encoder(best, MAX_TOKENS)
     read = Vectors(best, MAX_TOKENS, cache)
     read.learn(inputs.texts)
-    language.write(best, data_dir)
-    classes.write(best, data_dir)
-    more = {"int8_cosine_to_fp32": exported.cosine}
+    texts = text_metrics(language.write(best, data_dir), classes.write(best, data_dir))
+    more = {"int8_cosine_to_fp32": exported.cosine, **texts}
     made = {BEST: _finish(best, inputs, read, data_dir, (exported.weights_sha256, more))}
-    found = _distil(best, fast, inputs, read)
+    found = {**_distil(best, fast, inputs, read), **texts}
     for name in TEXTS:
         shutil.copyfile(best / name, fast / name)
     read = Vectors(fast, MAX_TOKENS, cache)
     read.learn(inputs.texts)
     made[FAST] = _finish(fast, inputs, read, data_dir, (exported.weights_sha256, found))
     return made
+
+
+def text_metrics(languages: LanguageFigures, flagged: ClassFigures) -> dict[str, float]:
+    """What the models of the text itself got right or flagged, of rows held out; the patterns
+    beside the model of data classes, as a gateway asks both."""
+    by_source = {
+        f"data_class_cv5_flagged_{source.replace(', ', '_').replace(' ', '_')}": rate
+        for source, rate in flagged.with_patterns.items()
+    }
+    return {
+        "language_cv5_accuracy_sentences": languages.sentences,
+        "language_cv5_accuracy_first_20_characters": languages.first_20,
+        **by_source,
+    }
 
 
 def load_inputs(data_dir: Path, leave_out: Sequence[str] = ()) -> Inputs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import io
 import json
 import os
@@ -69,6 +70,9 @@ def test_every_line_gets_its_score_in_order(rows_file: Write, tmp_path: Path) ->
     assert found[3]["p_local_ok"] is None and found[3]["p_frontier_ok"] is None
     assert found[4]["p_local_ok"] == found[0]["p_local_ok"]
     assert not list(tmp_path.glob(".*"))
+    assert score(rows, tmp_path / "scores.jsonl.gz") == 0
+    with gzip.open(tmp_path / "scores.jsonl.gz", "rt") as lines:
+        assert [json.loads(line)["id"] for line in lines] == ["b", 7, 3, "empty", "b"]
 
 
 @pytest.mark.parametrize("name", [*shipped_artefacts(), "heuristic"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,16 @@ from hypothesis import strategies as st
 
 np = pytest.importorskip("numpy")
 
+from routers.onnx import tokens  # noqa: E402
 from routers.onnx.classes import (  # noqa: E402 - numpy is needed first
+    BEFORE,
+    BITS,
+    FEW,
     FILE,
     STRIDE,
+    STYLE,
     WINDOW,
     DataClassModel,
-    highest_in_windows,
     load_classes,
     windows,
 )
@@ -26,7 +31,7 @@ from routers.onnx.texts import TextModels, load_texts  # noqa: E402
 from routers.onnx.tokens import (  # noqa: E402
     FEATURES,
     LEXICON_BITS,
-    features,
+    Tokens,
     slots_of,
     spans_of,
 )
@@ -75,23 +80,39 @@ def test_a_paragraph_is_found_anywhere_in_a_long_text(classes: DataClassModel, a
 
 
 def test_windows_cover_every_token_and_their_number_is_bounded() -> None:
-    for tokens in (1, STRIDE, WINDOW, WINDOW + 1, 3 * STRIDE, 1000, 500_000):
-        starts, ends = windows(tokens)
-        covered = np.zeros(tokens, dtype=bool)
-        for start, end in zip(starts[:20], ends[:20], strict=True):
+    for count in (1, STRIDE, WINDOW, WINDOW + 1, 3 * STRIDE, 1000, 500_000):
+        found = windows(count)
+        covered = np.zeros(count, dtype=bool)
+        for start, end in found[:20]:
             covered[start:end] = True
-        assert covered[: min(tokens, 20 * STRIDE)].all()
-        assert ends[-1] == tokens
-        assert len(starts) <= tokens / STRIDE + 1
+        assert covered[: min(count, 20 * STRIDE)].all()
+        assert found[-1][1] == count
+        assert len(found) <= count / STRIDE + 1
 
 
-@given(st.lists(st.integers(-9, 9), min_size=1, max_size=700))
-@settings(deadline=None)
-def test_the_highest_of_a_window_is_its_highest(values: list[int]) -> None:
-    array = np.array(values, dtype=float)
-    starts, ends = windows(len(values))
-    slow = [array[a:b].max() for a, b in zip(starts, ends, strict=True)]
-    assert highest_in_windows(array).tolist() == slow
+@given(st.lists(st.sampled_from(["Anna", "insulin", "the", "pens", ".", "17"]), min_size=1,
+                max_size=400))  # fmt: skip
+@settings(max_examples=50, deadline=None)
+def test_the_score_is_that_of_the_highest_window(
+    class_arrays: dict[str, Any], classes: DataClassModel, words: list[str]
+) -> None:
+    """As the formula says, one window, one table and one weight at a time."""
+    found = Tokens(class_arrays["lexicon"]).features(" ".join(words))
+    scale, bias = class_arrays["scale"].tolist(), class_arrays["bias"].tolist()
+    weights, own = class_arrays["windows"], class_arrays["tokens"]
+    sums = [
+        sum(int(own[k][found[i - k] >> (32 - BITS)].sum()) for k in range(min(BEFORE, i) + 1))
+        for i in range(len(found))
+    ]
+    slow = []
+    for a, b in windows(len(found)):
+        buckets = found[a:b].ravel() >> (32 - BITS)
+        phi, pii = (
+            int(weights[k][buckets].sum(dtype=int)) / np.sqrt(b - a + FEW) * scale[k] + bias[k]
+            for k in range(2)
+        )
+        slow.append((phi, STYLE * pii + max(sums[a:b]) * scale[2] + bias[2]))
+    assert classes.logits(" ".join(words)) == pytest.approx(np.max(slow, axis=0))
 
 
 @given(ANYTHING)
@@ -100,7 +121,7 @@ def test_no_text_breaks_it(classes: DataClassModel, text: str) -> None:
     found = classes.predict(text)
     assert set(found) == {"phi", "pii"}
     assert all(0.0 <= p <= 1.0 for p in found.values())
-    assert features(text, NO_WORDS).shape == (len(spans_of(text)[0]), FEATURES)
+    assert Tokens(NO_WORDS).features(text).shape == (len(spans_of(text)[0]), FEATURES)
 
 
 def test_tokens_are_words_numbers_and_signs() -> None:
@@ -112,19 +133,64 @@ def test_tokens_are_words_numbers_and_signs() -> None:
 
 
 def test_digits_are_a_shape() -> None:
-    card = features("card 4021 lost", NO_WORDS)
-    assert (card == features("card 9876 lost", NO_WORDS)).all()
-    assert not (card == features("card 40217 lost", NO_WORDS)).all()
+    features = Tokens(NO_WORDS).features
+    card = features("card 4021 lost")
+    assert (card == features("card 9876 lost")).all()
+    assert not (card == features("card 40217 lost")).all()
+
+
+def test_a_capital_means_less_where_a_sentence_begins() -> None:
+    features = Tokens(NO_WORDS).features
+    within = features("so Hill left")[1:]
+    for before in (".", "?!", "\n", ":"):
+        beginning = features(f"so{before} Hill left")[2:]
+        # Its word alone is the same, whatever hangs on its shape is not; nor is it a small one's.
+        same = (within == beginning)[0]
+        assert same.any()
+        assert not same.all()
+        assert not (beginning == features(f"so{before} hill left")[2:]).all()
+    assert (features("Hill left") == features(". Hill left")[1:]).all()
+
+
+def test_tokens_look_two_ahead_and_no_further() -> None:
+    features = Tokens(NO_WORDS).features
+    one, other = features("a b c d e"), features("a b c X e")
+    assert (one[0] == other[0]).all()
+    assert [(one[i] == other[i]).all() for i in (1, 2, 3)] == [False, False, False]
+    assert (one[4] == other[4]).all()
+
+
+@given(st.lists(ANYTHING, min_size=1, max_size=8))
+@settings(max_examples=100, deadline=None)
+def test_what_is_remembered_changes_nothing(texts: list[str]) -> None:
+    """Nor does forgetting, nor a text of more tokens than are kept."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokens, "KEPT", 12)
+        reader = Tokens(NO_WORDS)
+        for text in texts * 2:
+            assert (reader.features(text) == Tokens(NO_WORDS).features(text)).all()
+        assert len(reader._known.places) <= 12
+
+
+def test_threads_read_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "KEPT", 50)
+    texts = [" ".join(f"w{chr(97 + (i * k) % 26)}{chr(97 + k)}" for k in range(20))
+             for i in range(40)]  # fmt: skip
+    reader, alone = Tokens(NO_WORDS), [Tokens(NO_WORDS).features(text) for text in texts]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(reader.features, texts * 10))
+    assert all((a == b).all() for a, b in zip(found, alone * 10, strict=True))
 
 
 def test_a_lexicon_makes_words_it_lists_alike() -> None:
     lexicon = NO_WORDS.copy()
     lexicon[slots_of(["anna", "Omar"])] = 2
-    anna, omar, card = (features(f"{word} left", lexicon)[0] for word in ("Anna", "OMAR", "Card"))
-    alone = FEATURES - 1
-    assert anna[alone] == features("Omar left", lexicon)[0][alone] != card[alone]
-    assert omar[alone] == features("ANNA left", lexicon)[0][alone]
-    assert card[alone] == features("Card left", NO_WORDS)[0][alone]
+    features = Tokens(lexicon).features
+    anna, omar, card = (features(f"{word} left")[0] for word in ("Anna", "OMAR", "Card"))
+    alone = 1  # what the shape and the lexicon say
+    assert anna[alone] == features("Omar left")[0][alone] != card[alone]
+    assert omar[alone] == features("ANNA left")[0][alone]
+    assert card[alone] == Tokens(NO_WORDS).features("Card left")[0][alone]
     assert len(slots_of([])) == 0
 
 
@@ -155,6 +221,7 @@ def test_every_frame_can_be_filled_and_its_spans_are_right() -> None:
     ("name", "value", "why"),
     [
         ("tokens", None, "no array 'tokens'"),
+        ("hashing", np.array([1], dtype=np.int32), "another version"),
         ("lexicon", NO_WORDS[:8], "must be unsigned integers of shape"),
         ("windows", np.zeros((2, 8), dtype=np.int8), "must be integers of shape"),
         ("thresholds", np.array([0.5, 1.0]), "between 0 and 1"),
