@@ -208,17 +208,18 @@ class Keyring:
         if item is None:
             self._cache.clear()
             return
-        orgs: set[str] = set()
-
-        def rebuilt(entry: Entry) -> Entry:
-            if item not in scope_ids(entry.info):
-                return entry
-            orgs.add(entry.principal.org)
-            return msgspec.structs.replace(entry, principal=principal_of(entry.info, self._scopes))
-
-        self._cache.replace(rebuilt)
+        # The books first, so that no key is held to a budget before it has any.
+        entries = self._cache.entries()
+        orgs = {entry.principal.org for entry in entries if item in scope_ids(entry.info)}
         found = self._scopes.get(item)
         scope = ledger_scope(item, found.terms) if found is not None else None
         if scope is not None:
             for org in orgs:
                 await self._open_books(Principal(org=org, scopes=(scope,)))
+
+        def rebuilt(entry: Entry) -> Entry:
+            if item not in scope_ids(entry.info):
+                return entry
+            return msgspec.structs.replace(entry, principal=principal_of(entry.info, self._scopes))
+
+        self._cache.replace(rebuilt)

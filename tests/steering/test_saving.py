@@ -29,10 +29,10 @@ class Slow(Store):
 
     stuck = False
 
-    async def command(self, *words: Any, deadline_s: float | None = None) -> Any:
+    async def command(self, *words: Any) -> Any:
         if self.stuck:
             await asyncio.sleep(30)
-        return await super().command(*words, deadline_s=deadline_s)
+        return await super().command(*words)
 
 
 @pytest.fixture
