@@ -31,7 +31,7 @@ FEATURES = 13
 # A lexicon has 2**19 bytes, one bit of each for every list of words; about one word in twenty is
 # taken for another's.
 LEXICON_BITS = 19
-# Tokens in memory, about 6 MB; when there would be more, all are forgotten.
+# Tokens in memory, about 10 MB; when there would be more, all are forgotten.
 KEPT = 1 << 15
 
 _TOKEN = re.compile(r"[^\W\d_]{1,48}|\d{1,24}|\n{1,24}|[.=*#_!?-]{1,24}|[^\w\s]")

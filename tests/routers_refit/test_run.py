@@ -98,6 +98,10 @@ def test_copies_of_a_text_are_one_text(tmp_path: Path) -> None:
     assert (once.rows, once.merged) == (ROWS, 0)
     assert not report.better, report.verdict
     assert not once.better, once.verdict
+    # Held out are the same texts with the same labels; a text seen five times weighs more in a fit.
+    for name in ("brier_before", "ece_before", "apgr_before"):
+        assert report.metrics[name] == once.metrics[name]
+    assert report.metrics["brier_after"] == pytest.approx(once.metrics["brier_after"], abs=2e-3)
 
 
 def test_labels_of_copies_are_averaged_and_unknown_ones_left_out() -> None:

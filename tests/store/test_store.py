@@ -80,14 +80,16 @@ async def test_a_cancelled_call_does_not_shift_replies(store: Store):
 
 
 async def test_the_time_this_process_takes_is_not_the_servers(server: EmbeddedStore):
-    store = Store(StoreSettings(server.url, deadline_ms=100))
+    store = Store(StoreSettings(server.url, deadline_ms=1000))
     await store.ping()
     # The command is queued, then the same turn of the loop goes on for long, then the server,
     # which waits itself, has its own time in full.
-    call = asyncio.create_task(store.command("BLPOP", "nothing", "0.05"))
-    asyncio.get_running_loop().call_soon(time.sleep, 0.5)
-    assert await call is None
-    await store.aclose()
+    call = asyncio.create_task(store.command("BLPOP", "nothing", "0.1"))
+    asyncio.get_running_loop().call_soon(time.sleep, 1.5)
+    try:
+        assert await call is None
+    finally:
+        await store.aclose()
 
 
 async def test_a_frozen_server_hangs_nobody_and_comes_back(own: EmbeddedStore):
