@@ -20,8 +20,9 @@ from routers.cards import encode_cards, load_cards, rebase
 from routers.drift import FILE as REFERENCE
 from routers.drift import dump_reference, reference_of
 from routers.evals import metrics
+from routers.evals.folds import alike
 from routers.labels import LabelRow, LabelsError, require_enough
-from routers.onnx.committee import Committee, Views
+from routers.onnx.committee import GAIN, Committee, Views
 from routers.onnx.encoder import SPECIAL_TOKENS, Reading, load_encoder
 from routers.onnx.heads import HeadModel, load_heads, save_heads, under
 from routers.onnx.manifest import load_manifest, write_manifest
@@ -140,9 +141,8 @@ def _means(label: Floats, group: NDArray[np.intp]) -> Floats:
 
 def cross_validate(views: Views, labels: Labels, seed: int, folds: int = FOLDS) -> Floats:
     """[n, 2]: logit and gain of each row by a committee fitted on the other folds."""
-    n = len(labels.local)
-    fold = np.random.default_rng(seed).permutation(n) % folds
-    held = np.zeros((n, 2))
+    fold = alike((labels.local, labels.target(GAIN)), folds, seed)
+    held = np.zeros((len(fold), 2))
     for number in range(folds):
         out = np.flatnonzero(fold == number)
         rest = np.flatnonzero(fold != number)

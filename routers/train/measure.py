@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from routers.evals import metrics
+from routers.evals.folds import alike
 from routers.onnx.heads import HeadModel
 from routers.refit.committee import Labels, fit_committee
 from routers.refit.run import with_layer
@@ -100,8 +101,10 @@ def centred(table: Table, belief: float) -> Labels:
 def hold_out(table: Table, seed: int, fit: Fit = shipped) -> Held:
     """Five folds over all measured rows; assumed ones are only ever learnt from."""
     n = len(table.rows)
-    measured = np.array([row.source not in ASSUMED for row in table.rows])
-    fold = np.where(measured, np.random.default_rng(seed).permutation(n) % FOLDS, -1)
+    sources = np.array([row.source for row in table.rows])
+    local, frontier = table.labels("local"), table.labels("frontier")
+    dealt = alike((local, frontier - local, sources), FOLDS, seed)
+    fold = np.where(np.isin(sources, ASSUMED), -1, dealt)
     said, p = np.full((n, 2), np.nan), np.full((n, 2), np.nan)
     for number in range(FOLDS):
         model = fit(table.take(np.flatnonzero(fold != number)))
