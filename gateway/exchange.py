@@ -12,7 +12,7 @@ from gateway.auth import Principal
 from gateway.cache.flight import Flight
 from gateway.inbound import Inbound
 from gateway.ledger import Entered
-from gateway.telemetry import NO_SPAN, Span
+from gateway.telemetry import NO_SPAN, AttemptFacts, Span
 from routers.decide import ActivePolicy, Filtered
 from routers.steering import Ticket
 from routers.types import Candidate, Decision, Need, Policy, Score
@@ -56,6 +56,23 @@ class Attempt:
             "ms_total": (ended - self.started) * 1000,
             "ms_first": None if first is None else (first - self.started) * 1000,
         }
+
+    def facts(self, operation: str, provider: str, *, stream: bool) -> AttemptFacts:
+        """What telemetry is told when it is over. `provider` runs the candidate's backend."""
+        first = self.first if stream else None
+        return AttemptFacts(
+            operation=operation,
+            provider=provider,
+            backend=self.candidate.backend,
+            model=self.candidate.model,
+            seconds=(self.ended or perf_counter()) - self.started,
+            first_chunk=None if first is None else first - self.started,
+            usage=self.usage,
+            error=self.error.kind if self.error else "",
+            cost=self.cost,
+            tier=self.candidate.tier,
+            response_model=self.model or "",
+        )
 
 
 @dataclass(slots=True)

@@ -22,7 +22,7 @@ from gateway.ledger import LedgerError, Settlement, settle_again
 from gateway.records import FiledDecision, FiledUsage, RejectedCandidate, encode_record
 from gateway.runtime import Runtime
 from gateway.store.errors import StoreError
-from gateway.telemetry import AttemptFacts, RequestFacts
+from gateway.telemetry import RequestFacts
 from routers.types import Candidate
 
 log = logging.getLogger("tollhouse")
@@ -298,21 +298,8 @@ class Settler:
     def _observe_attempts(self, ex: Exchange) -> None:
         catalog, telemetry = self._runtime.catalog, self._runtime.telemetry
         for attempt in ex.attempts:
-            target = catalog.target(attempt.candidate)
-            first = attempt.first if ex.inbound.stream else None
-            facts = AttemptFacts(
-                operation=ex.inbound.operation,
-                provider=target.provider,
-                backend=target.name,
-                model=target.model,
-                seconds=(attempt.ended or perf_counter()) - attempt.started,
-                first_chunk=None if first is None else first - attempt.started,
-                usage=attempt.usage,
-                error=attempt.error.kind if attempt.error else "",
-                cost=attempt.cost,
-                tier=target.tier,
-                response_model=attempt.model or "",
-            )
+            provider = catalog.target(attempt.candidate).provider
+            facts = attempt.facts(ex.inbound.operation, provider, stream=ex.inbound.stream)
             telemetry.attempt(facts)
             attempt.span.end(facts)
 

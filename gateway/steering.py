@@ -104,10 +104,17 @@ class Steering:
                 self._telemetry.count(names.KEY_CAPPED, ex.active.name)
 
     def settle(self, ex: Exchange) -> None:
-        """What a counted request has cost, once."""
+        """What a counted request has cost, once; nothing is counted for one that was refused or
+        failed without any cost, before an answer had begun."""
         ticket, ex.ticket = ex.ticket, None
-        if ticket is not None:
-            ticket.settle(ex.spent)
+        if ticket is None:
+            return
+        last = ex.attempts[-1] if ex.attempts else None
+        if last is None or (last.first is None and not ex.spent):
+            ticket.drop()
+            return
+        strong = last.candidate.tier == ex.active.policy.strong_tier
+        ticket.settle(ex.spent, elsewhere=strong != ticket.strong)
 
     async def start(self) -> None:
         """Go on from what earlier workers left. Without the store every promise starts from the

@@ -10,15 +10,21 @@ from litestar.params import FromPath, HeaderParameter, QueryParameter
 from gateway.admin.problems import Refusal, invalid
 from gateway.auth import is_public_id
 
+_PRINTABLE = r"^[\x20-\x7e]*$"
 Limit = Annotated[int, QueryParameter(ge=1, le=500, description="How many at most.")]
 Cursor = Annotated[
     str | None,
-    QueryParameter(max_length=200, description="`next_cursor` of the page before."),
+    QueryParameter(
+        max_length=200,
+        # No cursor has anything else in it, and PostgreSQL refuses a NUL in text.
+        pattern=_PRINTABLE,
+        description="`next_cursor` of the page before.",
+    ),
 ]
 IfMatch = Annotated[str | None, HeaderParameter(name="If-Match", required=False)]
 IfNoneMatch = Annotated[str | None, HeaderParameter(name="If-None-Match", required=False)]
 Name = FromPath[str]
-Text = Annotated[str | None, QueryParameter(max_length=256, pattern=r"^[\x20-\x7e]*$")]
+Text = Annotated[str | None, QueryParameter(max_length=256, pattern=_PRINTABLE)]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 

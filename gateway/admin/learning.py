@@ -21,12 +21,14 @@ from gateway.learning import (
     LearningState,
     Proposal,
     Refit,
+    forgetting,
     repository,
 )
 from gateway.learning.types import Label, Message, decode_conversation
 from gateway.records import Database
 
 MAX_ROWS_BODY = 32 << 20
+MAX_PAGE_BYTES = 8 << 20
 _TOPIC = "labels"
 
 Before = Annotated[
@@ -88,9 +90,12 @@ async def state(context: Context) -> LearningState:
 async def labels(
     context: Context, org: Text = None, limit: Limit = 100, cursor: Cursor = None
 ) -> LabelPage:
-    """With the text of their conversations. The labels of one decision follow each other."""
+    """With the text of their conversations: at most 8 MiB of it in a page, which may thus have
+    fewer than `limit` labels, but one at least. The labels of one decision follow each other."""
     try:
-        found, following = await context.database.read(repository.list_labels, org, limit, cursor)
+        found, following = await context.database.read(
+            repository.list_labels, org, limit, cursor, MAX_PAGE_BYTES
+        )
     except ValueError as exc:
         raise invalid("cursor", "not a cursor of this list") from exc
     return LabelPage([_view(label) for label in found], following)
@@ -98,7 +103,8 @@ async def labels(
 
 @delete("/labels", status_code=200, summary="Delete labels, of an organisation or before a time")
 async def delete_labels(context: Context, org: Text = None, before: Before = None) -> DeletedView:
-    """At least one of the two; with both, what fits both. Conversations and comments go too."""
+    """At least one of the two; with both, what fits both. Conversations and comments go too, and
+    what has not been written yet of requests made until now."""
     if org is None and before is None:
         raise Refusal(
             400,
@@ -189,7 +195,7 @@ async def _delete(database: Database, org: str | None, before: float | None) -> 
     now = time.time()
 
     def change(connection: Any) -> DeletedView:
-        gone = repository.delete(connection, org, before)
+        gone = forgetting.forget(connection, org, before, now)
         what = f"org={org or '*'} before={before if before is not None else '*'}"
         counted = f"labels={gone.labels} captures={gone.captures} feedback={gone.feedback}"
         write_change(connection, _TOPIC, Change(now, ACTOR, "labels.delete", what[:128], counted))

@@ -121,8 +121,9 @@ def _tagged(found: PolicyVersion, active: bool) -> Response[PolicyView]:
 
 
 def _comment(text: str) -> str:
-    if len(text) > MAX_COMMENT:
-        raise invalid("comment", f"at most {MAX_COMMENT} characters")
+    # PostgreSQL refuses a NUL in text.
+    if len(text) > MAX_COMMENT or "\0" in text:
+        raise invalid("comment", f"at most {MAX_COMMENT} characters, and no NUL")
     return text
 
 

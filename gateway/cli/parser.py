@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from gateway.cli.errors import FAILED, USAGE, CliError
+from gateway.cli.stdout import told_stdout
 from routers.threads import one_thread
 
 
@@ -21,19 +22,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0, 1 when it failed, 2 when the configuration
     or the call was wrong."""
     one_thread(os.environ)
-    parser = build_parser()
     try:
-        args = parser.parse_args(argv)
-    except SystemExit as exc:
-        return exc.code if isinstance(exc.code, int) else USAGE
-    module, _, function = str(args.target).partition(":")
-    try:
-        return int(getattr(importlib.import_module(module), function)(args))
+        with told_stdout():
+            return _run(argv)
     except CliError as exc:
         return _fail(str(exc), exc.code)
     except BrokenPipeError:
-        # The reader (head, less) has seen enough; nothing more may be written, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader (head, less) has seen enough: nobody is there to be told.
         return FAILED
     except KeyboardInterrupt:
         return 130
@@ -45,6 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(exc, ConfigError):
             return _fail(str(exc), USAGE)
         raise
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        args = build_parser().parse_args(argv)
+    except SystemExit as exc:
+        return exc.code if isinstance(exc.code, int) else USAGE
+    module, _, function = str(args.target).partition(":")
+    return int(getattr(importlib.import_module(module), function)(args))
 
 
 def _fail(message: str, code: int) -> int:

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import gzip
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -163,6 +164,7 @@ def _write_report(report: Report, out: Path) -> None:
 
     text = msgspec.json.format(msgspec.json.encode(report), indent=2)
     try:
+        out.mkdir(parents=True, exist_ok=True)
         write_whole(out / "eval.json", [text, b"\n"])
         _say(f"wrote {out / 'eval.json'}")
         write_whole(out / "curve.png", [draw(report)])
@@ -314,11 +316,18 @@ def _errors() -> Iterator[None]:
 
 
 def _directory(name: str) -> Path:
+    """Where results will go. It is made when there are some, but told now, before the work, when
+    that cannot be."""
+    path = Path(name)
     try:
-        Path(name).mkdir(parents=True, exist_ok=True)
+        nearest = next(at for at in (path, *path.absolute().parents) if at.exists())
     except OSError as exc:
         raise CliError(f"--out {name}: {exc.strerror}", USAGE) from exc
-    return Path(name)
+    if not nearest.is_dir():
+        raise CliError(f"--out {name}: {nearest} is not a directory", USAGE)
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise CliError(f"--out {name}: {nearest} cannot be written to", USAGE)
+    return path
 
 
 def _progress(total: int) -> Callable[[int], None]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from gateway.config.model import LearningConfig
 from gateway.exchange import Exchange
-from gateway.learning import repository
+from gateway.learning import forgetting
 from gateway.learning.consent import Consent
 from gateway.learning.types import Capture, Scored, Side, conversation_of
 from gateway.records import Database, RecordsError
@@ -28,7 +28,8 @@ _BATCH = 200
 
 class Captures:
     """`count` is told what became of each conversation that may be kept: `kept`, `too_long`,
-    `opaque` (content that is no text), `dropped` (too many waited), `failed` (the database).
+    `opaque` (content that is no text), `dropped` (too many waited), `failed` (the database),
+    `deleted` (by an operator, while it waited).
 
     Losing one is harmless, so nothing here waits, and nothing is tried twice."""
 
@@ -81,7 +82,9 @@ class Captures:
                 size = sum(len(capture.conversation) for capture in batch)
                 self._bytes -= size
                 try:
-                    await self._database.write(repository.add_captures, batch, self._max_rows)
+                    kept = await self._database.write(
+                        forgetting.add_captures, batch, self._max_rows
+                    )
                 except asyncio.CancelledError:
                     # Written or not: it waits for the next flush, and twice is as good as once.
                     self._waiting.extendleft(reversed(batch))
@@ -89,10 +92,10 @@ class Captures:
                     raise
                 except RecordsError as exc:
                     log.warning("%d conversations not kept: %s", len(batch), exc)
-                    outcome = "failed"
+                    outcomes = ["failed"] * len(batch)
                 else:
-                    outcome = "kept"
-                for _ in batch:
+                    outcomes = ["kept"] * kept + ["deleted"] * (len(batch) - kept)
+                for outcome in outcomes:
                     self._count(outcome)
 
 

@@ -38,7 +38,7 @@ from gateway.ledger import (
 )
 from gateway.records import FiledDecision, FiledUsage, RecordsError, encode_record
 from gateway.store import StoreError
-from gateway.telemetry import AttemptFacts, Telemetry
+from gateway.telemetry import Telemetry
 from routers.decide import Filtered
 from routers.types import Candidate
 
@@ -266,18 +266,5 @@ class Purse:
         )
 
     def _observe(self, attempt: Attempt) -> None:
-        target = self.catalog.target(attempt.candidate)
-        self.telemetry.attempt(
-            AttemptFacts(
-                operation="chat",
-                provider=target.provider,
-                backend=target.name,
-                model=target.model,
-                seconds=(attempt.ended or perf_counter()) - attempt.started,
-                usage=attempt.usage,
-                error=attempt.error.kind if attempt.error else "",
-                cost=attempt.cost,
-                tier=target.tier,
-                response_model=attempt.model or "",
-            )
-        )
+        provider = self.catalog.target(attempt.candidate).provider
+        self.telemetry.attempt(attempt.facts("chat", provider, stream=False))

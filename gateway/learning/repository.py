@@ -148,10 +148,15 @@ def put_label(connection: sa.Connection, label: Label, max_rows: int) -> None:
 
 
 def list_labels(
-    connection: sa.Connection, org: str | None, limit: int, cursor: str | None = None
+    connection: sa.Connection,
+    org: str | None,
+    limit: int,
+    cursor: str | None = None,
+    max_bytes: int | None = None,
 ) -> tuple[list[Label], str | None]:
     """Newest request first, the labels of one decision next to each other, and the cursor of the
-    next page. Raises ValueError for a cursor that is none."""
+    next page. With `max_bytes` fewer than `limit`, once their conversations are as long as that
+    together, but never none. Raises ValueError for a cursor that is none."""
     c = labels.c
     query = sa.select(labels)
     if org is not None:
@@ -165,13 +170,33 @@ def list_labels(
                 sa.and_(c.ts == ts, c.decision_id == decision_id, c.source < source),
             )
         )
-    query = query.order_by(c.ts.desc(), c.decision_id.desc(), c.source.desc()).limit(limit)
-    rows = connection.execute(query).mappings()
+    query = query.order_by(c.ts.desc(), c.decision_id.desc(), c.source.desc())
+    if max_bytes is not None:
+        limit = _fitting(connection, query, limit, max_bytes)
+    rows = connection.execute(query.limit(limit)).mappings()
     found = [Label(**{name: row[name] for name in _LABEL}) for row in rows]
     if len(found) < limit or not found:
         return found, None
     last = found[-1]
     return found, f"{last.ts!r}~{last.decision_id}~{last.source}"
+
+
+def _fitting(connection: sa.Connection, query: sa.Select[Any], limit: int, max_bytes: int) -> int:
+    """Of the first `limit` rows, how many fit, the first one in any case. Asked before the rows
+    themselves, which may be a hundred times too much."""
+    text = labels.c.conversation
+    if connection.dialect.name == "postgresql":
+        size = sa.func.octet_length(text)
+    else:
+        size = sa.func.length(sa.cast(text, sa.LargeBinary))
+    total = 0
+    for before, each in enumerate(
+        connection.execute(query.with_only_columns(size).limit(limit)).scalars()
+    ):
+        total += each
+        if before and total > max_bytes:
+            return before
+    return limit
 
 
 def _parse(cursor: str) -> tuple[float, str, str]:

@@ -52,6 +52,15 @@ labels = sa.Table(
     sa.Column("artefact", sa.String(256), nullable=False),
 )
 
+# Up to when (seconds since the epoch, exclusive) what was learnt of requests is deleted and may not
+# come back: one line for `org:NAME`, and one, `*`, for all.
+deletions = sa.Table(
+    "learning_deletions",
+    metadata,
+    sa.Column("whose", sa.String(300), primary_key=True),
+    sa.Column("before", sa.Double, nullable=False),
+)
+
 # `state`: `running`, `done` or `failed`; `report` is JSON.
 refits = sa.Table(
     "learning_refits",

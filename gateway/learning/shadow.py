@@ -20,7 +20,7 @@ from gateway.auth import Principal
 from gateway.catalog import Catalog
 from gateway.config.model import LearningConfig
 from gateway.exchange import Exchange
-from gateway.learning import judge, repository
+from gateway.learning import forgetting, judge
 from gateway.learning.answers import answer_text
 from gateway.learning.capture import MAX_CONVERSATION, scored_of
 from gateway.learning.consent import Consent, labels_of
@@ -205,10 +205,10 @@ class Shadow:
             artefact=scored.artefact,
         )
         try:
-            await self._database.write(repository.put_label, label, self._max_rows)
+            added = await self._database.write(forgetting.add_label, label, self._max_rows)
         except RecordsError as exc:
             raise AskFailed("database", str(exc)) from exc
-        return LABELLED
+        return LABELLED if added else "deleted"
 
     def _frontier(self, job: Job) -> Ask:
         body = {name: value for name, value in job.body.items() if name not in _LEFT_OUT}

@@ -12,6 +12,9 @@ quality the gain forgone if weak, less what the       every request that gains g
 cost    what it cost, less what the promise allows    no more strong calls
 ======= ============================================= ===================================
 
+What nobody answered, and nobody was paid for, has no part in a promise of cost: each refusal would
+let the others cost more, and a tier that refuses would look cheap.
+
 Share is a cap and a target at once: the realised share is held to it from both sides. Quality and
 cost are held from one side: a threshold below 0 would pay for answers that are no better.
 
@@ -53,17 +56,21 @@ COST_MEMORY = 200
 
 class Charge(msgspec.Struct, frozen=True):
     """What a decision added to the balance. `open`: its cost is still to be settled, against the
-    `expected` cost in nano-USD."""
+    `expected` cost in nano-USD. `strong`: as it was charged; budget pressure may send it elsewhere
+    yet."""
 
     error: float
     open: bool = False
     expected: float = 0.0
+    strong: bool = False
 
 
 class Aim(Protocol):
     """`band`: the balance from which decisions are forced. `limits`: the balance stays within;
     what lies past them was brought about by something else, and is forgiven. `floor`: the lowest
-    threshold. `capped`: the key's cap decided, not the aim."""
+    threshold. `capped`: the key's cap decided, not the aim. `typical`: the cost is that of a call
+    as it was decided, not of another tier's that stood in. `dropped`: there was no call after all.
+    Both say by how much the balance moves."""
 
     @property
     def band(self) -> float: ...
@@ -76,7 +83,9 @@ class Aim(Protocol):
 
     def charge(self, odds: Odds, strong: bool, capped: bool) -> Charge: ...
 
-    def settled(self, charge: Charge, strong: bool, cost: int) -> float: ...
+    def settled(self, charge: Charge, strong: bool, cost: int, typical: bool) -> float: ...
+
+    def dropped(self, charge: Charge) -> float: ...
 
     def share(self, window: GainWindow, balance: float, start: float) -> float: ...
 
@@ -96,7 +105,10 @@ class ShareAim:
     def charge(self, odds: Odds, strong: bool, capped: bool) -> Charge:
         return Charge((1.0 if strong else 0.0) - self._target)
 
-    def settled(self, charge: Charge, strong: bool, cost: int) -> float:
+    def settled(self, charge: Charge, strong: bool, cost: int, typical: bool) -> float:
+        return 0.0
+
+    def dropped(self, charge: Charge) -> float:
         return 0.0
 
     def share(self, window: GainWindow, balance: float, start: float) -> float:
@@ -128,7 +140,10 @@ class QualityAim:
             return Charge(0.0)
         return Charge((0.0 if strong else odds.gain) - self._loss * odds.strong)
 
-    def settled(self, charge: Charge, strong: bool, cost: int) -> float:
+    def settled(self, charge: Charge, strong: bool, cost: int, typical: bool) -> float:
+        return 0.0
+
+    def dropped(self, charge: Charge) -> float:
         return 0.0
 
     def share(self, window: GainWindow, balance: float, start: float) -> float:
@@ -177,17 +192,27 @@ class CostAim:
         expected = self._strong if strong else self._weak
         if strong:
             self._open += 1
-        return Charge(expected - self._allowed, True, expected)
+        return Charge(expected - self._allowed, True, expected, strong)
 
-    def settled(self, charge: Charge, strong: bool, cost: int) -> float:
-        if strong:
+    def settled(self, charge: Charge, strong: bool, cost: int, typical: bool) -> float:
+        if charge.strong:
             self._open -= 1
+        if typical:
+            self._learn(strong, cost)
+        return cost - charge.expected
+
+    def dropped(self, charge: Charge) -> float:
+        if charge.strong:
+            self._open -= 1
+        return -charge.error
+
+    def _learn(self, strong: bool, cost: int) -> None:
+        if strong:
             self._settled += 1
             self._strong += (cost - self._strong) / min(self._settled, COST_MEMORY)
         else:
             self._weak_settled += 1
             self._weak += (cost - self._weak) / min(self._weak_settled, COST_MEMORY)
-        return cost - charge.expected
 
     def share(self, window: GainWindow, balance: float, start: float) -> float:
         return _less(self._planned(window, start), balance / self.band)

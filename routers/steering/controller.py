@@ -150,9 +150,13 @@ class Tracker:
         self._move()
         return charge if charge.open else None
 
-    def settled(self, charge: Charge, strong: bool, cost: int) -> None:
+    def settled(self, charge: Charge, strong: bool, cost: int, typical: bool) -> None:
         """The request of this charge has cost so many nano-USD."""
-        self._add(self._aim.settled(charge, strong, cost))
+        self._add(self._aim.settled(charge, strong, cost, typical))
+
+    def dropped(self, charge: Charge) -> None:
+        """The request of this charge was not answered, and cost nothing."""
+        self._add(self._aim.dropped(charge))
 
     def snapshot(self, target: Target, model: str) -> Snapshot:
         rows = self._window.rows()

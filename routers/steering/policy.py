@@ -53,9 +53,14 @@ class Ticket(msgspec.Struct, frozen=True):
     charge: Charge | None
     strong: bool
 
-    def settle(self, cost: int) -> None:
-        """`cost` in nano-USD."""
-        self.steering.settled(self, cost)
+    def settle(self, cost: int, *, elsewhere: bool = False) -> None:
+        """`cost` in nano-USD. `elsewhere`: another tier answered than was decided, so that the
+        cost says nothing of that tier's calls."""
+        self.steering.settled(self, cost, elsewhere)
+
+    def drop(self) -> None:
+        """Nobody answered, and nobody was paid."""
+        self.steering.dropped(self)
 
 
 class PolicySteering:
@@ -124,16 +129,21 @@ class PolicySteering:
         self._count(strong, odds.strong if strong else odds.weak, odds.strong)
         return Ticket(self, self._controller, charge, strong)
 
-    def settled(self, ticket: Ticket, cost: int) -> None:
+    def settled(self, ticket: Ticket, cost: int, elsewhere: bool) -> None:
         """The request of this ticket has cost so many nano-USD."""
         self._costs.append(cost)
         self._cost_sum += cost
         if len(self._costs) > REPORTED:
             self._cost_sum -= self._costs.popleft()
-        # A controller that was replaced since has no use for what its own decisions cost.
-        now = self._controller
-        if ticket.charge is not None and ticket.controller is now and isinstance(now, Tracker):
-            now.settled(ticket.charge, ticket.strong, cost)
+        if (waiting := self._waiting(ticket)) is not None:
+            tracker, charge = waiting
+            tracker.settled(charge, ticket.strong, cost, typical=not elsewhere)
+
+    def dropped(self, ticket: Ticket) -> None:
+        """The request of this ticket was not answered, and cost nothing."""
+        if (waiting := self._waiting(ticket)) is not None:
+            tracker, charge = waiting
+            tracker.dropped(charge)
 
     def snapshot(self, policy: Policy | None = None) -> Snapshot | None:
         """None where there is nothing to learn."""
@@ -169,6 +179,13 @@ class PolicySteering:
         quality = self._chosen_sum / self._strong_sum if self._strong_sum > 0.0 else None
         cost = self._cost_sum / NANO * 1000 / settled if settled else None
         return Realised(number, self._strong / number, quality, cost)
+
+    def _waiting(self, ticket: Ticket) -> tuple[Tracker, Charge] | None:
+        # A controller that was replaced since has no use for what its own decisions cost.
+        now = self._controller
+        if ticket.charge is None or ticket.controller is not now or not isinstance(now, Tracker):
+            return None
+        return now, ticket.charge
 
     def _count(self, strong: bool, p_chosen: float, p_strong: float) -> None:
         self._rows.append((strong, p_chosen, p_strong))

@@ -181,6 +181,26 @@ def test_sql_in_ids_and_filters_is_inert(admin: httpx.Client, gateway: Any, text
     assert admin.get("/keys/configconfig").status_code == 200
 
 
+@pytest.mark.parametrize("text", ["1~a\0b", "1~\0~feedback", "\0", "1~\x7f", "1~\u0430"])
+@pytest.mark.parametrize(
+    "path", ["/keys", "/budgets", "/usage", "/decisions", "/changes", "/labels", "/refits"]
+)
+def test_a_cursor_that_no_database_takes_is_named(
+    admin: httpx.Client, path: str, text: str
+) -> None:
+    reply = admin.get(path, params={"cursor": text})
+    assert is_problem(reply, 400)
+    assert [error["path"] for error in reply.json()["errors"]] == ["cursor"]
+
+
+@pytest.mark.parametrize("comment", ["x" * 501, "stricter\0"])
+def test_a_comment_that_no_database_takes_is_named(admin: httpx.Client, comment: str) -> None:
+    document = {"policy": {"threshold": 0.5}, "comment": comment}
+    reply = admin.put("/policies/commented", json=document, headers={"if-none-match": "*"})
+    assert is_problem(reply, 400)
+    assert [error["path"] for error in reply.json()["errors"]] == ["comment"]
+
+
 def test_a_body_has_its_limit(admin: httpx.Client) -> None:
     document = json.dumps({"policy": {"x": "y" * (1 << 20)}})
     reply = admin.post("/policies:validate", content=document)

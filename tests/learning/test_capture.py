@@ -15,6 +15,7 @@ from gateway.config.model import LearningConfig
 from gateway.exchange import Exchange
 from gateway.learning.capture import Captures
 from gateway.learning.feedback import Feedback, FeedbackInput
+from gateway.learning.forgetting import forget
 from gateway.learning.lookup import Lookup
 from gateway.learning.schema import captures, feedback
 from gateway.records import Database, DecisionRecord, RecordsError, file_records
@@ -75,6 +76,18 @@ async def test_a_flush_that_is_cancelled_loses_nothing(database: Database, runni
     await waiting.flush()
     assert await kept(database) == [f"dec_{i}" for i in range(250)]
     assert counted == ["kept"] * 250
+    assert waiting._bytes == 0
+
+
+async def test_what_is_deleted_while_it_waits_is_not_written(database: Database) -> None:
+    counted: list[str] = []
+    waiting = Captures(ON, database, counted.append)
+    for i in (1, 2, 3):
+        waiting.add(exchange(i), "local")
+    await database.write(forget, "acme", None, 2.5)
+    await waiting.flush()
+    assert await kept(database) == ["dec_3"]
+    assert counted == ["kept", "deleted", "deleted"]
     assert waiting._bytes == 0
 
 

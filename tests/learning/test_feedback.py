@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -211,6 +212,25 @@ def test_export_is_what_refit_reads(learner: Learner, tmp_path: Path) -> None:
     assert rows[0].turns[0].text == "question 2"
     assert "secret of a tool" not in out.read_text()
     assert out.stat().st_mode & 0o077 == 0
+
+
+def test_a_page_of_long_conversations_is_bounded(learn: Start, tmp_path: Path) -> None:
+    learner = learn("[learning]\ncapture = true\n")
+    text = json.dumps({"messages": [{"role": "user", "content": "x" * 250_000}]})
+    row = ("feedback", "acme", text, 2.0, 1.0, "m/1")
+    with sqlite3.connect(learner.gateway.folder / "data" / "tollhouse.db") as database:
+        database.executemany(
+            "INSERT INTO learning_labels (decision_id, ts, source, org, conversation, created, "
+            "local_ok, artefact) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            [(f"dec_{i:02}", float(i), *row) for i in range(60)],
+        )
+    database.close()
+    reply = learner.admin("GET", "/labels", params={"limit": 500})
+    assert 4 << 20 < len(reply.content) < 9 << 20
+    assert len(reply.json()["items"]) < 60
+    out = tmp_path / "rows.jsonl"
+    assert cli(learner, "router", "labels", "--out", str(out)).returncode == 0
+    assert [row.id for row in load_rows(out)] == [f"dec_{i:02}" for i in reversed(range(60))]
 
 
 def test_pages_and_deletion(learn: Start) -> None:

@@ -11,13 +11,18 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
-from gateway.learning import repository
+from gateway.learning import forgetting, repository
 from gateway.learning.repository import Deleted, Given
-from gateway.learning.schema import captures, feedback, labels
+from gateway.learning.schema import captures, deletions, feedback, labels
 from gateway.learning.types import Capture, Label, Side, conversation_of
 from gateway.records import Database
 
 MANY = 1000
+
+
+def empty(connection: sa.Connection) -> None:
+    repository.delete(connection, None, None)
+    connection.execute(deletions.delete())
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -28,7 +33,7 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
     database = Database(url)
     await database.start()
     yield database
-    await database.write(repository.delete, None, None)
+    await database.write(empty)
     await database.aclose()
 
 
@@ -101,7 +106,7 @@ async def two(cluster: str) -> AsyncIterator[tuple[Database, Database]]:
     for each in both:
         await each.start()
     yield both
-    await both[0].write(repository.delete, None, None)
+    await both[0].write(empty)
     for each in both:
         await each.aclose()
 
@@ -154,6 +159,65 @@ async def test_a_label_in_the_making_is_deleted_too(two: tuple[Database, Databas
         assert await count(two[0], table) == 0
 
 
+async def remaining(database: Database, table: sa.Table) -> list[str]:
+    query = sa.select(table.c.decision_id).order_by(table.c.ts)
+    return list(await database.read(lambda c: c.execute(query).scalars().all()))
+
+
+def compared(id: int, *, org: str = "acme") -> Label:
+    found = msgspec.structs.asdict(capture(id, org=org))
+    found.pop("side")
+    return Label(**found, source="shadow", created=99.0, local_ok=1.0)
+
+
+async def test_what_was_deleted_does_not_come_back(database: Database) -> None:
+    async def come() -> None:
+        """As from the memory of a worker: two organisations, and words of feedback before them."""
+        for org, first in (("acme", 0), ("rival", 10)):
+            ids = range(first, first + 6)
+            await database.write(repository.give, given(first, 1.0, org=org), MANY)
+            batch = [capture(i, org=org) for i in ids]
+            await database.write(forgetting.add_captures, batch, MANY)
+            for i in ids:
+                await database.write(forgetting.add_label, compared(i, org=org), MANY)
+
+    await database.write(forgetting.forget, "acme", 2.0, 50.0)
+    await come()
+    await database.write(forgetting.forget, "acme", 1.0, 50.0)
+    assert await remaining(database, captures) == [
+        f"dec_{i}" for i in (*range(2, 6), *range(10, 16))
+    ]
+    assert await database.write(forgetting.forget, "rival", None, 12.5) == Deleted(7, 6, 1)
+    await database.write(forgetting.forget, None, 4.0, 50.0)
+    await come()
+    for table in (captures, labels):
+        left = set(await remaining(database, table))
+        assert sorted(left) == ["dec_13", "dec_14", "dec_15", "dec_4", "dec_5"]
+    # Of requests that come after it, nothing is deleted, whatever time it names.
+    await database.write(forgetting.forget, None, 4e9, 50.0)
+    assert await count(database, captures) == 0
+    late = [capture(49), capture(50)]
+    assert await database.write(forgetting.add_captures, late, MANY) == 1
+    assert await remaining(database, captures) == ["dec_50"]
+
+
+@pytest.mark.parametrize("deletion_first", [True, False])
+async def test_a_deletion_and_a_conversation_do_not_miss_each_other(
+    two: tuple[Database, Database], deletion_first: bool
+) -> None:
+    def comes(connection: sa.Connection) -> None:
+        forgetting.add_captures(connection, [capture(1)], MANY)
+        forgetting.add_label(connection, compared(2), MANY)
+
+    def goes(connection: sa.Connection) -> None:
+        forgetting.forget(connection, "acme", None, 9.0)
+
+    first, second = (goes, comes) if deletion_first else (comes, goes)
+    await Held(two[0], first).before(two[1], second)
+    for table in (captures, labels):
+        assert await count(two[0], table) == 0
+
+
 async def test_the_oldest_go_beyond_the_cap(database: Database) -> None:
     for start in range(0, 30, 10):
         batch = [capture(i) for i in range(start, start + 10)]
@@ -191,6 +255,24 @@ async def test_deletion_by_org_and_by_time(database: Database) -> None:
     assert await database.write(repository.delete, "rival", None) == Deleted(4, 4, 4)
     found, _ = await database.read(repository.list_labels, None, 100)
     assert [x.decision_id for x in found] == ["dec_3", "dec_2"]
+
+
+async def test_a_page_is_bounded_by_its_bytes(database: Database) -> None:
+    # Two bytes a character, so that characters would count half.
+    sizes = {0: 10, 1: 400, 2: 10, 3: 10, 4: 10, 5: 2000}
+    for i, size in sizes.items():
+        text = conversation_of({"prompt": "ж" * size})
+        label = msgspec.structs.replace(compared(i), conversation=text)
+        await database.write(repository.put_label, label, MANY)
+    pages: list[str] = []
+    cursor: str | None = None
+    while True:
+        page, cursor = await database.read(repository.list_labels, None, 3, cursor, 700)
+        pages.append("".join(label.decision_id[-1] for label in page))
+        if cursor is None:
+            break
+    # More than a page by itself; as many rows as were asked for; no more bytes; the rest.
+    assert pages == ["5", "432", "1", "0"]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100])

@@ -182,6 +182,22 @@ def test_a_slow_judge_delays_nobody_and_the_queue_is_bounded(learn: Start, talk:
     assert found["judge", "cancelled"] > 0
 
 
+def test_what_is_deleted_while_it_is_compared_gives_no_label(learn: Start, talk: Talk) -> None:
+    talk.asked.clear()
+    talk.go.clear()
+    learner = learn(shadow(), frontier="slow")
+    assert learner.chat("forget this").status_code == 200
+    wait_for(lambda: "slow" in talk.models())
+    assert learner.admin("DELETE", "/labels", params={"org": "acme"}).status_code == 200
+    talk.go.set()
+    learner.compared("deleted")
+    assert learner.labels() == []
+    # What is said afterwards is learnt from.
+    assert learner.chat("keep this").status_code == 200
+    learner.compared("labelled")
+    assert [row["messages"][0]["content"] for row in learner.labels()] == ["keep this"]
+
+
 def test_the_strong_tier_and_named_models_are_not_compared(learn: Start, talk: Talk) -> None:
     talk.asked.clear()
     learner = learn(shadow())

@@ -356,6 +356,37 @@ def test_refit_says_where_it_cannot_write(
     assert "--seed: must be at least 0" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["refit", "refit of a card", "eval"])
+def test_a_directory_appears_only_with_what_goes_into_it(
+    command: str, rows_file: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, out = [row | {"ok": True} for row in labelled(5)], tmp_path / "new" / "ours"
+    args = ["router", "refit", "--labels", str(rows_file(rows)), "--artefact", "static-192"]
+    says = "too few rows: 5"
+    if command == "refit of a card":
+        args += ["--model", "home/m", "--tier", "local"]
+    if command == "eval":
+        nowhere = str(tmp_path / "gone")
+        args = ["router", "eval", "--data", str(rows_file(labelled())), "--artefact", nowhere]
+        says = "manifest.json: cannot be read"
+    assert main([*args, "--out", str(out)]) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("under", ["", "deep/er"])
+def test_a_directory_that_cannot_be_made_is_told_before_the_work(
+    under: str, rows_file: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("what was there before")
+    out = str(file / under)
+    data = str(rows_file(labelled()))
+    assert main(["router", "eval", "--data", data, "--artefact", "nowhere", "--out", out]) == 2
+    assert f"--out {out}: {file} is not a directory" in capsys.readouterr().err
+    assert file.read_text() == "what was there before"
+
+
 async def test_data_classes_are_those_of_the_patterns_the_score_and_the_model() -> None:
     class Detecting(FixedRouter):
         def detect(self, text: str) -> frozenset[str]:
