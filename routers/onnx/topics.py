@@ -2,7 +2,8 @@
 
 A label such as "other" is many unlike subjects, so the head scores *fields* (a subject of an
 examination, a kind of task), and a label's probability is the sum over its fields. Encoders of a
-few hundred dimensions blur rare terms; the hashed words bring those back for some microseconds.
+few hundred dimensions blur rare terms; words and pairs of neighbours bring those back for some
+microseconds. Only terms that were learnt count, so a new one never borrows another's weights.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.floating[Any]]
 
-WORD = re.compile(r"[a-z]{3,32}")
+WORD = re.compile(rb"[a-z]{3,32}")
 LEAST = 1e-22
 
 
@@ -70,33 +71,43 @@ class LinearHead:
 
 
 class WordTable:
-    """`weights` [labels, buckets]: how far a word, by its hash, speaks for each label."""
+    """`weights` [labels, terms]: how far a term speaks for each label; `keys` [terms]: the hashes
+    of the terms, ascending (see `term_ids`). Raises ValueError where the two do not fit."""
 
-    def __init__(self, weights: Floats) -> None:
+    def __init__(self, weights: Floats, keys: NDArray[np.uint32]) -> None:
         import numpy
 
         self._np = numpy
-        # Bucket first, so that the words of a text are rows that lie together.
+        # Term first, so that the terms of a text are rows that lie together.
         self._rows = numpy.ascontiguousarray(numpy.asarray(weights, dtype=numpy.float32).T)
-
-    @property
-    def buckets(self) -> int:
-        return len(self._rows)
+        self.keys = numpy.ascontiguousarray(keys, dtype=numpy.uint32)
+        if self.keys.shape != (len(self._rows),):
+            raise ValueError(f"{len(self._rows)} terms, but keys {self.keys.shape}")
+        if not (self.keys[1:] > self.keys[:-1]).all():
+            raise ValueError("the keys of terms must ascend")
 
     @property
     def weights(self) -> NDArray[np.float32]:
-        """[labels, buckets]."""
+        """[labels, terms]."""
         return self._rows.T
 
     def scores(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """[n, labels]: sums over the distinct words, divided by the root of their count."""
+        """[n, labels]: sums over the distinct known terms, divided by the root of their count."""
         found = self._np.zeros((len(texts), self._rows.shape[1]), dtype=self._np.float32)
         for row, text in enumerate(texts):
-            ids = word_ids(text, self.buckets)
-            if ids:
-                rows = self._rows.take(ids, axis=0)
-                found[row] = self._np.add.reduce(rows, axis=0) / len(ids) ** 0.5
+            places = self._places(text)
+            if len(places):
+                rows = self._rows.take(places, axis=0)
+                found[row] = self._np.add.reduce(rows, axis=0) / len(places) ** 0.5
         return found
+
+    def _places(self, text: str) -> NDArray[np.intp]:
+        if not len(self.keys):
+            return self._np.zeros(0, dtype=self._np.intp)
+        ids = self._np.array(term_ids(text), dtype=self._np.uint32)
+        places = self.keys.searchsorted(ids)
+        known: NDArray[np.intp] = places[self.keys.take(places, mode="clip") == ids]
+        return known
 
 
 class TopicHead:
@@ -156,7 +167,9 @@ class TopicHead:
         """What `from_arrays` takes: plain arrays, small enough to ship (float16)."""
         xp = self._np
         table = self.words.weights if self.words is not None else xp.zeros((len(self.labels), 0))
+        keys = self.words.keys if self.words is not None else xp.zeros(0, dtype=xp.uint32)
         return {
+            "keys": keys,
             "labels": xp.array(self.labels),
             "groups": self.linear.groups.astype(xp.int16),
             "weights": self.linear.weights.astype(xp.float16),
@@ -172,15 +185,24 @@ def from_arrays(arrays: Mapping[str, NDArray[Any]]) -> TopicHead:
         labels = tuple(str(label) for label in arrays["labels"].tolist())
         groups = arrays["groups"].tolist()
         linear = LinearHead(labels, groups, arrays["weights"], arrays["bias"])
-        table, (share, temperature) = arrays["words"], arrays["scales"].tolist()
+        table, keys = arrays["words"], arrays["keys"]
+        share, temperature = arrays["scales"].tolist()
     except KeyError as exc:
         raise ValueError(f"the array {exc} is missing") from exc
-    words = WordTable(table) if table.shape[-1] else None
+    words = WordTable(table, keys) if table.shape[-1] else None
     return TopicHead(linear, words, share, temperature)
 
 
-def word_ids(text: str, buckets: int) -> list[int]:
-    """The buckets of the distinct words, sorted. Only Latin letters count; the text is cut, as
-    for the encoder, so the work is bounded."""
-    words = set(WORD.findall(cut(text, HEAD + TAIL).lower()))
-    return sorted({zlib.crc32(word.encode()) % buckets for word in words})
+def term_ids(text: str) -> list[int]:
+    """The hashes (32 bits) of the distinct words and pairs of neighbours, sorted. Only Latin
+    letters count; the text is cut, as for the encoder, so the work is bounded."""
+    words = _words(text)
+    hashes = [zlib.crc32(word) for word in words]
+    # The second word hashed on from the first, whose hash is changed by a bit: otherwise a pair
+    # would be the word that the two make when written together.
+    pairs = [zlib.crc32(word, before ^ 1) for before, word in zip(hashes, words[1:], strict=False)]
+    return sorted({*hashes, *pairs})
+
+
+def _words(text: str) -> list[bytes]:
+    return WORD.findall(cut(text, HEAD + TAIL).lower().encode("ascii", "replace"))

@@ -40,7 +40,7 @@ TASKS = (
 )
 # Nobody published how often an operator's users ask for each, so all are equally likely. Words do
 # not help here: an instruction is a few of them in a text about anything.
-RECIPE = Recipe(prior=dict.fromkeys(TASKS, 1.0), buckets=0)
+RECIPE = Recipe(prior=dict.fromkeys(TASKS, 1.0), least=0)
 FRAMES = "tasks.toml"
 # Characters of text in each filling of a frame. None shows the instruction alone, and counts twice.
 FILLINGS = (0, 0, 60, 60, 120, 120, 200, 280)

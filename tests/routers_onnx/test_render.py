@@ -27,7 +27,7 @@ from routers.onnx.render import (
 from routers.onnx.router import DEFAULT_ARTEFACT, confidence, looks_english
 from routers.onnx.session import Session
 from routers.onnx.tokenizer import Tokenizer, load_tokenizer
-from routers.onnx.topics import word_ids
+from routers.onnx.topics import term_ids
 from routers.onnx.wordpiece import WordPiece
 from routers.types import Query, Turn
 
@@ -254,7 +254,7 @@ WORK: dict[str, Callable[[str], object]] = {
     "render of many turns": lambda text: render(Query((Turn("user", text),) * 50)),
     "demand": lambda text: render(Query((Turn("system", text), Turn("user", "x")))),
     "surface": lambda text: surface(Rendered(text, len(text))),
-    "word_ids": lambda text: word_ids(text, 1 << 14),
+    "term_ids": term_ids,
     "wordpiece": PIECES.encode,
 }
 # What makes patterns try again: endless beginnings that never come to the end they hope for.

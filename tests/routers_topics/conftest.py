@@ -17,7 +17,7 @@ FIELDS = {
 
 @pytest.fixture
 def recipe() -> Recipe:
-    return Recipe(prior={"law": 2.0, "health": 1.0, "other": 1.0}, buckets=1 << 10)
+    return Recipe(prior={"law": 2.0, "health": 1.0, "other": 1.0})
 
 
 @pytest.fixture

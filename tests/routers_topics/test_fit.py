@@ -16,7 +16,7 @@ def accuracy(found, rows, labels):
 
 def test_held_out_rows_are_found(taught, recipe):
     vectors, rows = taught
-    plain = msgspec.structs.replace(recipe, buckets=0)
+    plain = msgspec.structs.replace(recipe, least=0)
     head, held = fit_head(vectors, rows, plain, 1)
     assert accuracy(held, rows, head.labels) > 0.85
     np.testing.assert_allclose(held.sum(axis=1), 1.0, rtol=1e-4)
@@ -24,7 +24,7 @@ def test_held_out_rows_are_found(taught, recipe):
 
 def test_a_label_of_opposite_fields_needs_its_fields(taught, recipe):
     vectors, rows = taught
-    plain = msgspec.structs.replace(recipe, buckets=0)
+    plain = msgspec.structs.replace(recipe, least=0)
     blurred = [msgspec.structs.replace(row, field="all") for row in rows]
     sharp, coarse = (fit_head(vectors, part, plain, 1)[1] for part in (rows, blurred))
     labels = tuple(plain.prior)

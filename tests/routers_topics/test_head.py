@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from routers.onnx.topics import LinearHead, TopicHead, WordTable, from_arrays, word_ids
+from routers.onnx.topics import LinearHead, TopicHead, WordTable, from_arrays, term_ids
 from routers.train.discriminant import fit_head
 
 
@@ -34,9 +34,8 @@ def test_shapes_that_do_not_fit_are_refused(groups, weights, bias):
 
 
 def test_words_move_the_answer():
-    table = np.zeros((2, 64))
-    table[1, word_ids("hearsay", 64)] = 9.0
-    head = TopicHead(small(), WordTable(table), 1.0, 1.0)
+    keys = np.array(term_ids("hearsay"), dtype=np.uint32)
+    head = TopicHead(small(), WordTable(np.array([[0.0], [9.0]]), keys), 1.0, 1.0)
     vector = np.array([[0.4, 0.0]])
     plain, worded = head.predict(vector, ["nothing"])[0], head.predict(vector, ["Hearsay!"])[0]
     assert head.best(plain, 0.0) == "a"
@@ -61,23 +60,24 @@ def test_below_the_floor_there_is_no_label():
     "text", ["", "\x00\x01", "١٢٣ ½ 🦊", "​‮" * 400, "a" * 100_000, "word " * 200_000]
 )
 def test_any_text_has_finite_scores(text):
-    scores = WordTable(np.ones((3, 32))).scores([text])
+    keys = np.array(term_ids("word worth"), dtype=np.uint32)
+    scores = WordTable(np.ones((3, 3)), keys).scores([text])
     assert scores.shape == (1, 3)
     assert np.isfinite(scores).all()
 
 
 def test_words_are_cut_like_the_text_of_the_encoder():
     head, tail = "alpha " * 100, "omega " * 100
-    middle = word_ids(head + "hidden " * 400 + tail, 1 << 20)
-    assert middle == word_ids(head[:400] + "\n" + tail[-200:], 1 << 20)
-    assert not set(word_ids("hidden", 1 << 20)) & set(middle)
+    middle = term_ids(head + "hidden " * 400 + tail)
+    assert middle == term_ids(head[:400] + "\n" + tail[-200:])
+    assert not set(term_ids("hidden")) & set(middle)
 
 
 def test_a_head_without_temperature_or_with_other_words_is_refused():
     with pytest.raises(ValueError, match="temperature"):
         TopicHead(small(), None, 0.0, 0.0)
     with pytest.raises(ValueError, match="labels"):
-        TopicHead(small(), WordTable(np.zeros((3, 8))), 1.0, 1.0)
+        TopicHead(small(), WordTable(np.zeros((3, 8)), np.arange(8, dtype=np.uint32)), 1.0, 1.0)
 
 
 def test_arrays_come_back_as_the_same_head(taught, recipe):
