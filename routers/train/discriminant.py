@@ -187,10 +187,10 @@ def _word_table(lesson: Lesson, recipe: Recipe, seed: int) -> WordTable:
     """Naive Bayes over the terms, corrected on the rows with a group, each held out in turn."""
     labels = len(recipe.prior)
     keys = known(lesson.terms, [row.group or row.text for row in lesson.rows], recipe.least)
-    held = bags(lesson.terms, keys)
+    found = bags(lesson.terms, keys)
     every = _fields(lesson.rows, recipe)
     label = every.groups[every.row]
-    table = naive_bayes(held, label, every.weight, labels, recipe.smoothing)
+    table = naive_bayes(found, label, every.weight, labels, recipe.smoothing)
     # Another split than the one that measures: that one's test rows are not here.
     fold = folds(lesson.rows, seed + 1)
     offset = np.zeros((len(fold), labels))
@@ -199,14 +199,14 @@ def _word_table(lesson: Lesson, recipe: Recipe, seed: int) -> WordTable:
         part = lesson.take(rest)
         fields = _fields(part.rows, recipe)
         linear = _discriminant(part.sentences, fields, recipe)
-        counted = held.take(rest)
+        counted = found.take(rest)
         words = naive_bayes(counted, label[rest], fields.weight, labels, recipe.smoothing)
         odds = np.log(linear.odds(lesson.sentences[test]))
-        offset[test] = odds + recipe.share * held.take(test).scores(words)
+        offset[test] = odds + recipe.share * found.take(test).scores(words)
     graded = np.flatnonzero(fold >= 0)
     weight = _weights([lesson.rows[i] for i in graded.tolist()], recipe.prior)
     moved = correction(
-        held.take(graded), label[graded], weight, offset[graded], recipe.tether, recipe.steps
+        found.take(graded), label[graded], weight, offset[graded], recipe.tether, recipe.steps
     )
     return WordTable(table + moved / recipe.share, keys)
 

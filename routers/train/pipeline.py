@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from routers.artefacts import BEST, FAST
 from routers.cards import FILE as CARDS
 from routers.cards import encode_cards
 from routers.onnx.encoder import SPECIAL_TOKENS
@@ -24,16 +25,15 @@ from routers.train.cards import fit_all, load_evidence
 from routers.train.classes import ClassFigures
 from routers.train.data import ASSUMED, GOLD, Row, load_assumed, load_rows
 from routers.train.discriminant import TopicRow
-from routers.train.export import ENCODER, export_encoder, token_vectors, verify_weights
+from routers.train.export import ENCODER, export_encoder, token_vectors
 from routers.train.fit import Table
 from routers.train.language import LanguageFigures
 from routers.train.measure import Held, hold_out, report, shipped
-from routers.train.static import WIDTH, distil, write_graph
+from routers.train.static import distil, write_graph
 from routers.train.tasks import fit_tasks, load_task_rows
 from routers.train.topics import fit_domain, load_domain_rows
 from routers.train.vectors import Vectors, as_rendered, surfaces
 
-BEST, FAST = "minilm-l6-int8", f"static-{WIDTH}"
 VERSION = 2
 MAX_TOKENS = 160
 SEED = 20_250_701
@@ -229,6 +229,3 @@ def _counted(inputs: Inputs) -> dict[str, int]:
     for name, rows in (("domain", inputs.domains), ("task", inputs.tasks)):
         found.update(f"{name}/{row.source}" for row in rows)
     return dict(sorted(found.items()))
-
-
-__all__ = ["BEST", "FAST", "load_inputs", "table_of", "train", "verify_weights"]

@@ -115,7 +115,8 @@ async def test_before_a_whole_answer(scene: Scene, body: dict[str, Any]) -> None
     await raw.send(scene.gateway.keys["silent"], body)
     attempt = await started(scene, SILENT, since)
     await cancelled(scene, attempt, await raw.close())
-    await asyncio.to_thread(scene.balanced, "silent")
+    spent = await asyncio.to_thread(scene.balanced, "silent")
+    assert spent >= scene.charged("silent")
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -127,7 +128,8 @@ async def test_a_half_closed_connection_counts_as_gone(scene: Scene, stream: boo
     raw.half_close()
     await cancelled(scene, attempt, time.time())
     await raw.close()
-    await asyncio.to_thread(scene.balanced, "silent")
+    spent = await asyncio.to_thread(scene.balanced, "silent")
+    assert spent >= scene.charged("silent")
 
 
 async def test_before_the_request_is_whole(scene: Scene) -> None:
