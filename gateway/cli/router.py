@@ -312,7 +312,8 @@ def _errors() -> Iterator[None]:
     except (LabelsError, ArtefactError, CardError) as exc:
         raise CliError(str(exc), USAGE) from exc
     except OSError as exc:
-        raise CliError(f"{exc.filename}: {exc.strerror}" if exc.filename else str(exc)) from exc
+        name = exc.filename2 or exc.filename
+        raise CliError(f"{name}: {exc.strerror}" if name else str(exc)) from exc
 
 
 def _directory(name: str) -> Path:

@@ -119,6 +119,8 @@ def _make_engine(url: str) -> Engine:
         cursor.execute("PRAGMA journal_mode=WAL")
         # What is committed is deleted from the outbox, so it has to survive a power cut.
         cursor.execute("PRAGMA synchronous=FULL")
+        # What is deleted may be a conversation: its bytes do not stay behind in free pages.
+        cursor.execute("PRAGMA secure_delete=ON")
         cursor.close()
 
     @event.listens_for(engine, "begin")

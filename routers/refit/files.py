@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -12,6 +14,7 @@ from routers.onnx.manifest import MANIFEST, ArtefactError, FileEntry, Manifest, 
 
 # In the manifest: rows and figures of the card of a target are under `card/TARGET`.
 CARD = "card/"
+HALF = ".partial"
 
 
 def require_apart(base: Path, out: Path) -> None:
@@ -20,9 +23,28 @@ def require_apart(base: Path, out: Path) -> None:
         raise ArtefactError(str(out), "is the artefact that the refit starts from")
 
 
+@contextlib.contextmanager
+def whole(out: Path) -> Iterator[Path]:
+    """A directory to write an artefact into, whose files stand in `out` when all are written: one
+    that fails half-way leaves nothing. Raises OSError."""
+    fresh = not out.exists()
+    half = out / HALF
+    shutil.rmtree(half, ignore_errors=True)
+    half.mkdir(parents=True)
+    try:
+        yield half
+        # The manifest last: until then a reader finds the former one, or none.
+        for file in [*_files(half), half / MANIFEST]:
+            file.replace(out / file.name)
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
+        if fresh:
+            with contextlib.suppress(OSError):
+                out.rmdir()  # only succeeds where nothing was written
+
+
 def copy_files(base: Path, out: Path) -> None:
     """All but the manifest. Raises OSError."""
-    out.mkdir(parents=True, exist_ok=True)
     for file in _files(base):
         shutil.copyfile(file, out / file.name)
 

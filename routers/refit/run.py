@@ -28,7 +28,7 @@ from routers.onnx.heads import HeadModel, load_heads, save_heads, under
 from routers.onnx.manifest import load_manifest, write_manifest
 from routers.onnx.render import render
 from routers.refit.committee import Fitted, Floats, Labels, fit_committee
-from routers.refit.files import copy_files, describe, require_apart, today, without_cards
+from routers.refit.files import copy_files, describe, require_apart, today, whole, without_cards
 from routers.steering.calibration import FILE as CALIBRATION
 from routers.steering.calibration import Calibration, dump_calibration
 
@@ -70,10 +70,10 @@ def run(
     model = load_heads(base)
     encoder = load_encoder(base, manifest.max_tokens)
     texts = [render(row.query) for row in rows]
-    whole = encoder.read_singly(texts)
-    usable = _usable(rows, whole)
-    keep, labels = merge(whole.sentences, usable, _labels([rows[i] for i in usable]))
-    sentences, surfaces = whole.sentences[keep], whole.surfaces[keep]
+    reading = encoder.read_singly(texts)
+    usable = _usable(rows, reading)
+    keep, labels = merge(reading.sentences, usable, _labels([rows[i] for i in usable]))
+    sentences, surfaces = reading.sentences[keep], reading.surfaces[keep]
     left_out = [name for name, c in model.committees.items() if _knows(c, sentences)]
     lower = model.views(sentences, surfaces, frozenset({OWN, *left_out}))
     before = model.views(sentences, surfaces, frozenset(left_out)).below
@@ -83,20 +83,23 @@ def run(
     new = with_layer(model, fitted, OWN, frozenset(left_out))
     called = name or f"{manifest.name}-refit"
     named = new.name_topics(sentences, [texts[i].text for i in keep])
-    _write(base, out, new, Material(sentences, after, labels, named.get("domain", [])))
     rows_by = {f"own/{called}": len(keep)}
-    made = msgspec.structs.replace(
-        manifest,
-        name=called,
-        version=manifest.version + 1,
-        created=today(),
-        files=describe(out),
-        rows={**{k: v for k, v in manifest.rows.items() if not k.startswith("own/")}, **rows_by},
-        metrics=measured,
-        seed=seed,
-        limits=[*manifest.limits, f"p_local_ok and p_frontier_ok refer to the rows of {called}."],
-    )
-    write_manifest(out, made)
+    material = Material(sentences, after, labels, named.get("domain", []))
+    limit = f"p_local_ok and p_frontier_ok refer to the rows of {called}."
+    with whole(out) as half:
+        _write(base, half, new, material)
+        made = msgspec.structs.replace(
+            manifest,
+            name=called,
+            version=manifest.version + 1,
+            created=today(),
+            files=describe(half),
+            rows={k: v for k, v in manifest.rows.items() if not k.startswith("own/")} | rows_by,
+            metrics=measured,
+            seed=seed,
+            limits=[*manifest.limits, limit],
+        )
+        write_manifest(half, made)
     return RefitReport(
         name=f"{made.name}/{made.version}",
         base=f"{manifest.name}/{manifest.version}",

@@ -32,7 +32,7 @@ from routers.onnx.heads import load_heads
 from routers.onnx.manifest import Manifest, load_manifest, write_manifest
 from routers.onnx.render import render
 from routers.refit.cards import Floats, fit_card
-from routers.refit.files import CARD, copy_files, describe, limit_of, require_apart, today
+from routers.refit.files import CARD, copy_files, describe, limit_of, require_apart, today, whole
 from routers.refit.model_rows import ModelRows
 from routers.refit.run import FOLDS, LEAST, ROUNDS, remembered, rounded
 
@@ -116,8 +116,6 @@ def run_card(order: CardOrder, rows: ModelRows, base: Path, out: Path) -> CardRe
     card = fit(sample, start)
     held = cross_validate(sample, start, order.seed)
     found, better, verdict = compare(sample, (before, held), start.base, order.seed)
-    copy_files(base, out)
-    (out / FILE).write_bytes(encode_cards(with_card(cards, order.target, card)))
     report = CardReport(
         name=f"{order.name or manifest.name + '-card'}/{manifest.version + 1}",
         base=f"{manifest.name}/{manifest.version}",
@@ -132,7 +130,10 @@ def run_card(order: CardOrder, rows: ModelRows, base: Path, out: Path) -> CardRe
         card=card,
         metrics=found,
     )
-    write_manifest(out, _manifest(manifest, report, out, order.seed))
+    with whole(out) as half:
+        copy_files(base, half)
+        (half / FILE).write_bytes(encode_cards(with_card(cards, order.target, card)))
+        write_manifest(half, _manifest(manifest, report, half, order.seed))
     return report
 
 

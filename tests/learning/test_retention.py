@@ -306,3 +306,22 @@ async def test_pages_lose_nothing_and_keep_decisions_together(
         ("feedback", "local"): 3,
         ("shadow", "local"): 6,
     }
+
+
+async def test_nothing_of_what_was_deleted_stays_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "records.db"
+
+    async def change(work: Callable[[sa.Connection], object]) -> bytes:
+        database = Database(f"sqlite:///{path}")
+        await database.start()
+        await database.write(work)
+        await database.aclose()
+        return path.read_bytes()
+
+    # Long enough for pages of its own, which come free when it goes.
+    conversation = conversation_of({"prompt": "Mrs Ratched of ward 7. " * 2000})
+    gone = msgspec.structs.replace(capture(1), conversation=conversation)
+    before = await change(lambda c: repository.add_captures(c, [gone, capture(2)], MANY))
+    assert b"Ratched" in before and b"text 2" in before
+    after = await change(lambda c: repository.delete(c, None, 2.0))
+    assert b"text 2" in after and b"Ratched" not in after

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -354,6 +355,24 @@ def test_refit_says_where_it_cannot_write(
     assert f"{out / 'heads.npz'}: Is a directory" in capsys.readouterr().err
     assert main([*args, "--out", str(out), "--seed", "-1"]) == 2
     assert "--seed: must be at least 0" in capsys.readouterr().err
+
+
+def test_a_refit_that_cannot_be_written_whole_leaves_nothing(
+    rows_file: Write, tmp_path: Path
+) -> None:
+    rows = [row | {"prompt": f"{row['prompt']} {i}"} for i, row in enumerate(labelled())]
+    out = tmp_path / "ours"
+    program = (
+        "import resource, sys; from gateway.cli import main; "
+        # As where the disk is full: the encoder is larger than files may be.
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000)); sys.exit(main())"
+    )
+    args = ["router", "refit", "--artefact", "static-192", "--labels", str(rows_file(rows))]
+    command = [sys.executable, "-c", program, *args, "--out", str(out)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "File too large" in ended.stderr and "Traceback" not in ended.stderr
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("command", ["refit", "refit of a card", "eval"])
