@@ -1,11 +1,16 @@
 """Fitting the linear layer: logistic ridge with one free intercept per source, in numpy.
 
 The intercepts centre the labels within their source, so that the weights learn what makes one
-prompt harder than another of the same source, never which source it came from.
+prompt harder than another of the same source, never which source it came from. Two things go
+beyond that, and both are assumed. The heads for examination questions lean towards what takes more
+steps, which holds up on sources that they were not fitted on. The heads for everyday requests know
+the levels of tasks whose accuracy by a frontier model is published, so that competition
+mathematics is told from sums.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -15,7 +20,7 @@ from numpy.typing import NDArray
 from routers.heuristics import SURFACE
 from routers.onnx.heads import HeadModel, Heads, Linear, Scales
 from routers.refit.committee import Labels
-from routers.train.data import ASSUMED, GOLD, SOLVED, Row
+from routers.train.data import ASSUMED, EASY, GOLD, HARD, PUBLISHED, REQUESTS, SOLVED, TALK, Row
 
 Floats = NDArray[np.floating[Any]]
 
@@ -23,9 +28,18 @@ Floats = NDArray[np.floating[Any]]
 SCALES = Scales(topic=10.0, sentence=3.0, surface=0.5, sharpness=20.0)
 LOCAL_RIDGE = 20.0
 RECOVERY_RIDGE = 100.0
-# Of assumed rows, in the heads for examination questions and in those for everyday requests.
-ASSUMED_WEIGHT, EVERYDAY_WEIGHT = 0.5, 2.0
-SOLVED_WEIGHT = 0.2
+# The intercept that rows with assumed labels share: those are absolute. Labels of worked solutions
+# only say which is harder.
+ASSUMED_LEVEL = "assumed"
+# What a row weighs, where that is not 1, in the heads for examination questions and in those for
+# everyday requests. Requests of our own are few, and without weight of theirs length tells more.
+EXAM_WEIGHTS = {EASY: 0.5, TALK: 0.5, HARD: 0.5, SOLVED: 0.2, REQUESTS: 0.0}
+EVERYDAY_WEIGHTS = {EASY: 2.0, TALK: 2.0, HARD: 2.0, SOLVED: 0.2, REQUESTS: 5.0}
+# By how much the logit of p_local_ok falls for one standard deviation more of predicted steps.
+LEAN = 0.5
+STEPS_RIDGE = 100.0
+# A frontier model makes up for so much of the local models' failures at least, and at most.
+LEAST_RECOVERY, MOST_RECOVERY = 0.05, 0.95
 ITERATIONS = 12
 
 
@@ -59,13 +73,16 @@ def fit_linear(table: Table) -> HeadModel:
     heads, arrays = _untrained(table)
     start = Linear(heads, arrays)
     features = start.features(table.sentences, table.surfaces).astype(np.float64)
-    local, frontier = table.labels("local"), table.labels("frontier")
-    gold = np.array([row.source == GOLD for row in table.rows])
-    sources = [_anchor(row.source) for row in table.rows]
-    rows = _Rows(features, local, frontier, gold, sources)
-    exam = _pair(rows, np.array([_weight(row.source, ASSUMED_WEIGHT) for row in table.rows]))
-    often = np.array([_weight(row.source, EVERYDAY_WEIGHT) for row in table.rows])
-    everyday = _pair(rows, often, "assumed") if "assumed" in sources else exam
+    rows = _Rows(
+        features,
+        table.labels("local"),
+        table.labels("frontier"),
+        np.array([row.source == GOLD for row in table.rows]),
+        [ASSUMED_LEVEL if s in ASSUMED and s != SOLVED else s for s in _sources(table)],
+        _weights(table, EXAM_WEIGHTS),
+    )
+    exam = _pair(rows, lean=LEAN * _steps(features, table))
+    everyday = _pair(_levelled(rows, table), ASSUMED_LEVEL) if _has_level(rows) else exam
     arrays = arrays | {
         "weights": np.vstack([exam[0], everyday[0]]).astype(np.float32),
         "bias": np.concatenate([exam[1], everyday[1]]).astype(np.float32),
@@ -74,25 +91,78 @@ def fit_linear(table: Table) -> HeadModel:
 
 
 class _Rows(msgspec.Struct, frozen=True):
-    """`gold` [n] says which rows only set the level; `sources`: whose intercept each row has."""
+    """`gold` [n] says which rows only set the level; `anchors`: whose intercept each row has;
+    `weight` [n]."""
 
     features: Floats
     local: Floats
     frontier: Floats
     gold: NDArray[np.bool_]
-    sources: list[str]
+    anchors: list[str]
+    weight: Floats
 
 
-def _pair(rows: _Rows, weight: Floats, level: str = "") -> tuple[Floats, Floats]:
+def _sources(table: Table) -> list[str]:
+    return [row.source for row in table.rows]
+
+
+def _has_level(rows: _Rows) -> bool:
+    return ASSUMED_LEVEL in rows.anchors
+
+
+def _levelled(rows: _Rows, table: Table) -> _Rows:
+    """The rows as the everyday heads learn from them: those of tasks with a published accuracy of
+    a frontier model stand on the level of the assumed rows, and their frontier label is how often
+    it makes up for the local models' failures."""
+    sources = np.array(_sources(table))
+    frontier, anchors = rows.frontier.copy(), np.array(rows.anchors, dtype=object)
+    for name, accuracy in PUBLISHED.items():
+        here = sources == name
+        if here.any():
+            failed = 1 - float(rows.local[here].mean())
+            made_up = (accuracy - (1 - failed)) / max(failed, 1e-6)
+            frontier[here] = min(max(made_up, LEAST_RECOVERY), MOST_RECOVERY)
+            anchors[here] = ASSUMED_LEVEL
+    return msgspec.structs.replace(
+        rows,
+        frontier=frontier,
+        anchors=anchors.tolist(),
+        weight=_weights(table, EVERYDAY_WEIGHTS),
+    )
+
+
+def _steps(features: Floats, table: Table) -> Floats:
+    """The direction [features] in which worked solutions take more steps, so long that measured
+    rows have a standard deviation of 1 along it; zeros without worked solutions."""
+    sources = np.array(_sources(table))
+    solved, measured = sources == SOLVED, ~np.isin(sources, ASSUMED)
+    topics = features.shape[1] - table.sentences.shape[1] - table.surfaces.shape[1]
+    found = np.zeros(features.shape[1])
+    if not solved.any():
+        return found
+    easy = table.labels("local")[solved]
+    steps = np.log((1 - easy) / easy)
+    # Topics are those of other sources; what a text is like and about stands in the rest.
+    part = features[solved, topics:] - features[solved, topics:].mean(axis=0)
+    inner = part.T @ part + STEPS_RIDGE * np.eye(part.shape[1])
+    found[topics:] = np.linalg.solve(inner, part.T @ (steps - steps.mean()))
+    return found / max(float((features[measured] @ found).std()), 1e-9)
+
+
+def _pair(rows: _Rows, level: str = "", lean: Floats | None = None) -> tuple[Floats, Floats]:
     """[2, features] and [2]: the local and the recovery head. `level`: the source whose intercept
-    is theirs; without it mmlu_gold sets the level, or where there is none, all measured rows."""
-    features, local, frontier = rows.features, rows.local, rows.frontier
-    sources = np.array(rows.sources)
+    is theirs; without it mmlu_gold sets the level, or where there is none, all measured rows.
+    `lean` [features] is taken off the fitted weights of the local head."""
+    features, local, frontier, weight = rows.features, rows.local, rows.frontier, rows.weight
+    anchors = np.array(rows.anchors)
     first = np.flatnonzero(~rows.gold & ~np.isnan(local))
     second = np.flatnonzero(~rows.gold & ~np.isnan(frontier) & ~np.isnan(local))
     slopes, middle = _logistic(
-        features[first], local[first], weight[first], (sources[first].tolist(), level), LOCAL_RIDGE
+        features[first], local[first], weight[first], (anchors[first].tolist(), level), LOCAL_RIDGE
     )
+    if lean is not None:
+        slopes = slopes - lean
+        middle += float(features[first].mean(axis=0) @ lean)
     more, often = np.zeros_like(slopes), 0.0
     if len(second):
         more, often = _logistic(
@@ -100,7 +170,7 @@ def _pair(rows: _Rows, weight: Floats, level: str = "") -> tuple[Floats, Floats]
             frontier[second],
             # A row teaches the recovery head as far as the local models failed on it.
             weight[second] * (1 - local[second]),
-            (sources[second].tolist(), level),
+            (anchors[second].tolist(), level),
             RECOVERY_RIDGE,
         )
     gold = np.flatnonzero(rows.gold)
@@ -139,16 +209,8 @@ def _keep(table: Table) -> float:
     return round(float(np.average(frontier[rows], weights=local[rows])), 6)
 
 
-def _weight(source: str, assumed: float) -> float:
-    if source == SOLVED:
-        return SOLVED_WEIGHT
-    return assumed if source in ASSUMED else 1.0
-
-
-def _anchor(source: str) -> str:
-    """Assumed labels are absolute, so they share one intercept; those of worked solutions say
-    only which is harder."""
-    return "assumed" if source in ASSUMED and source != SOLVED else source
+def _weights(table: Table, special: Mapping[str, float]) -> Floats:
+    return np.array([special.get(source, 1.0) for source in _sources(table)])
 
 
 def _logistic(
@@ -164,7 +226,7 @@ def _logistic(
     weights, intercepts = found[: features.shape[1]], found[features.shape[1] :]
     if level in names:
         return weights, float(intercepts[names.index(level)])
-    measured = [i for i, name in enumerate(names) if name not in ("assumed", SOLVED)]
+    measured = [i for i, name in enumerate(names) if name not in (ASSUMED_LEVEL, SOLVED)]
     return weights, float(intercepts[measured].mean()) if measured else 0.0
 
 

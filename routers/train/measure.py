@@ -39,7 +39,8 @@ class Held(msgspec.Struct, frozen=True):
 class Memory(msgspec.Struct, frozen=True):
     """What the shipped committee remembers. `others`: rows beside mmlu_gold; `belief`: how far
     these are believed; `belows`: whether the linear heads have a voice in it, and both where what
-    predicts a target better is to be taken; `gate`: whether it is silent on everyday requests."""
+    predicts a target better is to be taken; `gate`: whether it is silent on other kinds of request.
+    """
 
     others: int = 1200
     belief: float = 0.3
@@ -71,16 +72,15 @@ def shipped(table: Table, memory: Memory = DEFAULT) -> HeadModel:
 
 
 def fit_gate(model: HeadModel, table: Table) -> Floats | None:
-    """A logistic head that tells the rows of the memory's sources from everyday requests, as far
-    as the assumed rows stand for these. None without such rows."""
-    sources = np.array([row.source for row in table.rows])
-    exam, everyday = np.isin(sources, list(PAIRED)), np.isin(sources, ASSUMED)
-    if not everyday.any():
+    """A logistic head that tells the rows of the memory's sources from all others, assumed ones
+    and tasks of another kind, so that the memory is not asked about what it knows nothing of. None
+    without others."""
+    exam = np.isin([row.source for row in table.rows], list(PAIRED))
+    if exam.all():
         return None
-    part = table.take(np.flatnonzero(exam | everyday))
-    views = model.views(part.sentences, part.surfaces)
+    views = model.views(table.sentences, table.surfaces)
     scaled = np.hstack([GATE_SCALE * views.sentences, views.surfaces])
-    weights, bias = logistic(scaled.astype(np.float64), exam[exam | everyday].astype(float))
+    weights, bias = logistic(scaled.astype(np.float64), exam.astype(float))
     width = views.sentences.shape[1]
     return np.concatenate([GATE_SCALE * weights[:width], weights[width:], [bias]])
 

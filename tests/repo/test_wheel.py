@@ -53,6 +53,7 @@ def test_what_runs_at_import_is_ours(names: list[str]) -> None:
         "routers/train/sources.toml",
         "routers/train/topics.toml",
         "routers/train/tasks.toml",
+        "routers/train/requests.toml",
     ],
 )
 def test_data_files_are_in(names: list[str], needed: str) -> None:

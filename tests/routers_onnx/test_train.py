@@ -59,7 +59,7 @@ def data(tmp_path: Path) -> Path:
     write(tmp_path / "clinc150.jsonl.gz", [intent])
     write(tmp_path / "arena_hard_v0.1.jsonl.gz", [{"uid": "u", "prompt": "Write a compiler."}])
     solved: list[dict[str, object]] = [
-        {"id": f"gsm/{n}", "question": f"{n} apples?", "answer": "so " * n} for n in (1, 10, 100)
+        {"id": f"gsm/{n}", "question": f"{n} apples?", "answer": "<<1+1=2>>" * n} for n in (1, 4, 9)
     ]
     write(tmp_path / "gsm8k_train.jsonl.gz", solved)
     return tmp_path
@@ -83,8 +83,11 @@ def test_rows_of_every_source(data: Path) -> None:
 def test_assumed_rows_are_marked(data: Path) -> None:
     rows = load_assumed(data)
     assert all(row.source.startswith("assumed/") for row in rows)
-    assert len(rows) == 5
-    # The longer the worked solution, the harder; nobody knows of the frontier.
+    requests = [row for row in rows if row.source == "assumed/requests"]
+    assert len({row.text for row in requests}) == len(requests) > 200
+    assert {(row.local, row.frontier) for row in requests} == {(0.96, 0.98), (0.45, 0.75)}
+    assert len(rows) - len(requests) == 5
+    # The more steps a worked solution has, the harder; nobody knows of the frontier.
     solved = [row for row in rows if row.source == "assumed/gsm8k"]
     levels = [row.local for row in solved if row.local is not None]
     assert len(levels) == 3
