@@ -42,12 +42,7 @@ PRO_LOCAL = (
     "Yi-34B",
 )
 PRO_FRONTIER = ("gemini-1.5-pro-002", "gemini-1.5-flash-002")
-LLMROUTER_LOCAL = (
-    "llama-3.1-8b-instruct",
-    "qwen2.5-7b-instruct",
-    "gemma-2-9b-it",
-    "mistral-7b-instruct-v0.3",
-)
+LLMROUTER_LOCAL = ("llama-3.1-8b-instruct", "qwen2.5-7b-instruct", "gemma-2-9b-it")
 # How often a frontier model is right on tasks that only open models were asked, so that everyday
 # heads know which task is harder than which. GPT-4 on GSM8K and ARC: OpenAI, GPT-4 Technical
 # Report, table 2; gpt-4-1106-preview on MATH: openai/simple-evals; on MBPP: EvalPlus, base tests,
