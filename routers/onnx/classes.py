@@ -5,7 +5,7 @@ names, places, addresses, or clinical matter about somebody are written. All it 
 hashed words, shapes of words, ends of words, and a lexicon of common words, names and places, by
 which an unknown name in a new sentence looks like the known ones. Two logistic regressions are
 added up for `pii`: one says of each token whether it belongs to such data, the other of a window of
-tokens whether people write so where there is some. `phi` needs only the second.
+tokens how far to believe the most telling of them there. `phi` needs only the second.
 Every character is read; the window that scores highest counts.
 
 What counts as `pii` follows the labelled data: a text that names a person, a place, an address, an
@@ -41,8 +41,6 @@ STRIDE = 64
 FEW = 4.0
 # A token is judged by its own features and those of the two before it, each in a table of its own.
 BEFORE = 2
-# How much a window's score weighs against that of its most telling token.
-STYLE = 1.5
 # Characters whose features are in memory at a time, and how far pieces overlap.
 PIECE = 1 << 14
 OVERLAP = 256
@@ -123,7 +121,7 @@ class DataClassModel:
             style = of_pii / size * pii + no_pii
             yield (
                 of_phi / size * phi + no_phi,
-                STYLE * style + max(tops[strides_of_it]) * token + no_token,
+                style + max(tops[strides_of_it]) * token + no_token,
             )
 
 

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
     Hashes = NDArray[np.uint32]
 
-# Goes up with every change of what a text's features are: weights fit one version only.
-HASHING = 2
+# Goes up with every change of what a text's features are, or of how their weights are added up:
+# weights fit one version only.
+HASHING = 3
 FEATURES = 13
 # A lexicon has 2**19 bytes, one bit of each for every list of words; about one word in twenty is
 # taken for another's.

@@ -9,7 +9,9 @@ from __future__ import annotations
 import random
 import re
 
+from routers.train.letters import LETTERS
 from routers.train.scenes import SCENES
+from routers.train.stories import STORIES
 from routers.train.values import MAKERS
 
 PERSONAL: tuple[str, ...] = (
@@ -229,6 +231,8 @@ PERSONAL: tuple[str, ...] = (
     "Ik ben {person} uit {city}.",
     "Meu nome é {person} e moro em {city}.",
     *SCENES,
+    *LETTERS,
+    *STORIES,
 )
 
 _GAP = re.compile(r"\{([a-z]+)\}")

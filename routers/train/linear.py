@@ -30,12 +30,14 @@ class Recipe(msgspec.Struct, frozen=True):
 
 
 class Window(msgspec.Struct, frozen=True):
-    """`buckets` flat; `size` divides their sum; `target` for each output; `weight` of the row."""
+    """`buckets` flat; `size` divides their sum; `target` for each output; `weight` of the row;
+    `known` is what each output's logit has before anything is added."""
 
     buckets: Buckets
     size: float
     target: tuple[float, ...]
     weight: float
+    known: tuple[float, ...]
 
 
 def fit_windows(
@@ -50,13 +52,14 @@ def fit_windows(
     sizes = np.array([row.size for row in rows])
     targets = np.array([row.target for row in rows])
     importance = np.array([row.weight for row in rows])
+    known = np.array([row.known for row in rows])
     for chosen, rate in _steps(len(rows), recipe):
         buckets = np.concatenate([rows[i].buckets for i in chosen])
         counts = lengths[chosen]
         starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
         for k in range(outputs):
             sums = np.add.reduceat(weights[k].take(buckets), starts)
-            logit = sums / sizes[chosen] + bias[k]
+            logit = sums / sizes[chosen] + bias[k] + known[chosen, k]
             error = (_sigmoid(logit) - targets[chosen, k]) * importance[chosen] / recipe.batch
             bias[k] -= recipe.rate * error.sum()
             pushed = np.repeat(error / sizes[chosen], counts)
@@ -69,7 +72,11 @@ def fit_tokens(
 ) -> tuple[Floats, float]:
     """Weights [width] and the bias of one output; `rows` [tokens, features] of buckets, where the
     bucket 0 stands for a feature that is not there. A logit is `sharpness` times the sum."""
-    width = int(rows.max()) + 1
+    # Only buckets in use are descended on: most of the time goes into those steps.
+    used = np.bincount(rows.ravel(), minlength=1) > 0
+    used[0] = True
+    rows = (np.cumsum(used, dtype=np.int32) - 1)[rows]
+    width = int(used.sum())
     weights = np.zeros(width, dtype=np.float32)
     slopes = np.full(width, 1e-6, dtype=np.float32)
     bias = START
@@ -82,7 +89,9 @@ def fit_tokens(
         gradient = np.bincount(buckets.ravel(), pushed, width)
         gradient[0] = 0.0
         _descend(weights, slopes, gradient, rate, recipe.ridge)
-    return weights, bias
+    full = np.zeros(len(used), dtype=np.float32)
+    full[used] = weights
+    return full, bias
 
 
 def _steps(rows: int, recipe: Recipe) -> Any:

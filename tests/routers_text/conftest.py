@@ -12,7 +12,8 @@ np = pytest.importorskip("numpy")
 from routers.onnx.classes import DataClassModel  # noqa: E402 - numpy is needed first
 from routers.onnx.language import LanguageModel  # noqa: E402
 from routers.onnx.router import DEFAULT_ARTEFACT  # noqa: E402
-from routers.train.classes import Text, fit_classes  # noqa: E402
+from routers.train.class_fit import fit_classes  # noqa: E402
+from routers.train.class_texts import Text  # noqa: E402
 from routers.train.data import default_dir  # noqa: E402
 from routers.train.language import Sentence, fit_language  # noqa: E402
 

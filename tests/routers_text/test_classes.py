@@ -20,7 +20,6 @@ from routers.onnx.classes import (  # noqa: E402 - numpy is needed first
     FEW,
     FILE,
     STRIDE,
-    STYLE,
     WINDOW,
     DataClassModel,
     load_classes,
@@ -36,9 +35,11 @@ from routers.onnx.tokens import (  # noqa: E402
     spans_of,
 )
 from routers.patterns import detect  # noqa: E402
-from routers.train.classes import Text, inside, lexicon_of  # noqa: E402
-from routers.train.classes import load_texts as load_labelled  # noqa: E402
+from routers.train.class_fit import fit_classes, inside, lexicon_of  # noqa: E402
+from routers.train.class_texts import Text  # noqa: E402
+from routers.train.class_texts import load_texts as load_labelled  # noqa: E402
 from routers.train.frames import PERSONAL, fill  # noqa: E402
+from routers.train.linear import Recipe, Window, fit_windows  # noqa: E402
 from routers.train.prompts import IMPERSONAL, MEDICINE, REPLIES  # noqa: E402
 
 NO_WORDS = np.zeros(1 << LEXICON_BITS, dtype=np.uint8)
@@ -111,7 +112,7 @@ def test_the_score_is_that_of_the_highest_window(
             int(weights[k][buckets].sum(dtype=int)) / np.sqrt(b - a + FEW) * scale[k] + bias[k]
             for k in range(2)
         )
-        slow.append((phi, STYLE * pii + max(sums[a:b]) * scale[2] + bias[2]))
+        slow.append((phi, pii + max(sums[a:b]) * scale[2] + bias[2]))
     assert classes.logits(" ".join(words)) == pytest.approx(np.max(slow, axis=0))
 
 
@@ -204,6 +205,30 @@ def test_the_lexicon_has_common_words_and_names_but_no_one_else() -> None:
 
     assert [of(word) & 1 for word in ("please", "back", "zed", "xylophones")] == [1, 1, 0, 0]
     assert [int(((lexicon >> bit) & 1).sum()) > 300 for bit in (1, 2, 3)] == [True] * 3
+
+
+def test_what_one_group_alone_shows_has_no_weight() -> None:
+    """Else a model learns the fillings of a frame by heart, and half of the table with them."""
+    rows = [
+        Text(f"{start} {name} {end}", "pii", "names", start, [(len(start) + 1, len(start) + 5)])
+        for start, end in (("ask", "please"), ("tell", "please"), ("meet", "zebras"))
+        for name in ("Anna", "Omar", "Ruth")
+    ]
+    sums = [Text(f"how many {thing}?", "", "sums", thing) for thing in ("pens", "miles", "cars")]
+    arrays = fit_classes([*rows, *sums])
+    features = Tokens(arrays["lexicon"]).features("tell Anna please zebras")
+    word = [arrays["windows"][1][features[i][0] >> (32 - BITS)] != 0 for i in range(4)]
+    assert word == [False, True, True, False]
+
+
+def test_windows_learn_what_is_not_known_yet() -> None:
+    rows = [
+        Window(np.array([target * 2 + known], dtype=np.int32), 1.0, (float(target),), 1.0, (at,))
+        for target, known, at in ((0, 0, 0.0), (0, 1, -9.0), (1, 0, 0.0), (1, 1, 9.0))
+    ] * 50
+    (weights,), _ = fit_windows(rows, 4, Recipe(epochs=5, batch=20, rate=0.3, ridge=0.0, seed=1))
+    assert weights[0] < -0.5 < 0.5 < weights[2]
+    assert abs(weights[[1, 3]]).max() < 0.5 * abs(weights[[0, 2]]).min()
 
 
 def test_every_frame_can_be_filled_and_its_spans_are_right() -> None:
