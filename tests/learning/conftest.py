@@ -16,7 +16,7 @@ import pytest
 from gateway.auth import new_key
 from gateway.records import Database
 from gateway.store import EmbeddedStore, Store, StoreSettings
-from tests.support import Gateway
+from tests.support import PLAIN, Gateway
 
 USAGE = {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}
 
@@ -221,7 +221,7 @@ class Learner:
         return [item["router"] for item in page["items"] if item["router"]]
 
     def metric(self, name: str, **labels: str) -> float:
-        text = httpx.get(f"{self.gateway.url}/metrics", trust_env=False).text
+        text = httpx.get(f"{self.gateway.url}/metrics", **PLAIN).text
         wanted = [f'tollhouse_{key}="{value}"' for key, value in labels.items()]
         total = 0.0
         for line in text.splitlines():
