@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gateway.auth import new_key
-from tests.support import Gateway, Upstream, config_for
+from tests.support import Gateway, Upstream, config_for, stop_all
 
 
 @pytest.fixture(scope="session")
@@ -45,8 +45,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
         return server
 
     yield start
-    for server in started:
-        server.stop()
+    stop_all(started)
 
 
 def _find_initdb() -> Path | None:

@@ -315,7 +315,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
     """Whether the condition became true in time."""
     deadline = time.monotonic() + seconds
     while not (met := condition()) and time.monotonic() < deadline:
-        time.sleep(0.05)
+        time.sleep(0.02)
     return met
 
 

@@ -16,7 +16,7 @@ import pytest
 from gateway.auth import new_key
 from gateway.records import Database
 from gateway.store import EmbeddedStore, Store, StoreSettings
-from tests.support import PLAIN, Gateway
+from tests.support import PLAIN, Gateway, stop_all
 
 USAGE = {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}
 
@@ -40,6 +40,7 @@ class Talk:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -51,7 +52,9 @@ class Talk:
 
         self._server = _Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.02,), daemon=True
+        )
         self._thread.start()
 
     def answer(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
@@ -239,7 +242,7 @@ def wait_for(ready: Callable[[], bool], seconds: float = 20.0) -> None:
     deadline = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.05)
+        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
@@ -269,8 +272,7 @@ def learn(tmp_path_factory: pytest.TempPathFactory, talk: Talk) -> Iterator[Star
         return Learner(gateway, talk)
 
     yield start
-    for gateway in started:
-        gateway.stop()
+    stop_all(started)
 
 
 @pytest.fixture(scope="session")

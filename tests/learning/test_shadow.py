@@ -29,6 +29,11 @@ def usage(learner: Learner, org: str = "@shadow") -> list[dict[str, Any]]:
     return list(learner.admin("GET", "/usage", params={"org": org, "limit": 500}).json()["items"])
 
 
+def filed(learner: Learner, reason: str) -> list[dict[str, Any]]:
+    query = {"org": "acme", "reason": reason, "limit": 500}
+    return list(learner.admin("GET", "/decisions", params=query).json()["items"])
+
+
 def test_both_answers_are_judged_without_a_liking_for_a_place(learn: Start, talk: Talk) -> None:
     learner = learn(shadow())
     ids = []
@@ -67,10 +72,9 @@ def _books_are_right(learner: Learner, ids: set[str]) -> None:
     spent = learner.admin("GET", "/learning").json()["shadow_spent_usd"]
     assert round(spent * NANO) == 12 * 4_400_000
     assert sum(row["cost_nano"] for row in usage(learner, "acme")) == 0
-    query = {"org": "acme", "reason": "shadow", "limit": 500}
-    filed = learner.admin("GET", "/decisions", params=query).json()["items"]
-    assert {row["requested_model"] for row in filed} == {f"shadow:{id}" for id in ids}
-    assert {tuple(row["plan"]) for row in filed} == {("ohio/m",)}
+    decisions = filed(learner, "shadow")
+    assert {row["requested_model"] for row in decisions} == {f"shadow:{id}" for id in ids}
+    assert {tuple(row["plan"]) for row in decisions} == {("ohio/m",)}
     assert learner.admin("POST", "/audit:verify", json={"org": None}).json()["ok"] is True
     assert learner.metric("tollhouse_cost_usd_total", backend="ohio") > 0
 
@@ -121,8 +125,9 @@ def test_an_allowed_label_is_compared_where_it_may_go(learn: Start, talk: Talk) 
     learner.compared("labelled")
     assert set(talk.models()) == {"local", "paris", "judge"}
     assert set(learner.labelled(asked.headers["x-tollhouse-decision-id"])) != set()
-    filed = learner.admin("GET", "/decisions", params={"org": "acme", "reason": "judge"}).json()
-    assert [row["labels"] for row in filed["items"]] == [["phi"]]
+    # Decisions are filed a moment after they were taken.
+    wait_for(lambda: bool(filed(learner, "judge")))
+    assert [row["labels"] for row in filed(learner, "judge")] == [["phi"]]
 
 
 def test_comparisons_stay_within_their_budget(learn: Start, talk: Talk) -> None:
