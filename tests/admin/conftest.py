@@ -183,14 +183,6 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
-    server = EmbeddedStore(tmp_path_factory.mktemp("valkey"))
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="session")
 def base_config() -> Config:
     return Config(
         auth=AuthConfig(hash_key="0123456789abcdef0123456789abcdef"),

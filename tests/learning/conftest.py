@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from gateway.auth import new_key
-from gateway.records import Database
-from gateway.store import EmbeddedStore, Store, StoreSettings
 from tests.support import PLAIN, Gateway, stop_all
 
 USAGE = {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}
@@ -31,10 +28,12 @@ class _Server(ThreadingHTTPServer):
 class Talk:
     """An upstream in chat form. Model `local` and `frontier` answer with their own name; `judge`
     holds every answer that does not say LOCAL to be good, wherever it stands; `both` holds all
-    of them to be good; `prose` gives no verdict; `broken` answers 500; `slow` waits for `go`."""
+    of them to be good; `prose` gives no verdict; `broken` answers 500; `slow` waits for `go`.
+    `acts` names those that behave as another one for now."""
 
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
+        self.acts: dict[str, str] = {}
         self.go = threading.Event()
         talk = self
 
@@ -58,7 +57,7 @@ class Talk:
         self._thread.start()
 
     def answer(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
-        model = body["model"]
+        model = self.acts.get(body["model"], body["model"])
         if model == "broken":
             self._send(handler, 500, b'{"error": {"message": "broken"}}')
             return
@@ -273,27 +272,3 @@ def learn(tmp_path_factory: pytest.TempPathFactory, talk: Talk) -> Iterator[Star
 
     yield start
     stop_all(started)
-
-
-@pytest.fixture(scope="session")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
-    server = EmbeddedStore(tmp_path_factory.mktemp("valkey"))
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-async def store(valkey: EmbeddedStore) -> AsyncIterator[Store]:
-    store = Store(StoreSettings(valkey.url, deadline_ms=20_000))
-    await store.command("FLUSHALL")
-    yield store
-    await store.aclose()
-
-
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    database = Database(f"sqlite:///{tmp_path}/records.db")
-    await database.start()
-    yield database
-    await database.aclose()
