@@ -6,6 +6,8 @@ import json
 import sqlite3
 from typing import Any
 
+import pytest
+
 from gateway.learning.judge import local_first
 from tests.learning.conftest import Learner, Start, Talk, wait_for
 
@@ -151,17 +153,20 @@ def test_comparisons_stay_within_their_budget(learn: Start, talk: Talk) -> None:
     assert talk.models().count("local") == 8
 
 
-def test_what_gives_no_label_is_counted_by_its_reason(learn: Start, talk: Talk) -> None:
-    for models, outcome in (
+def test_what_gives_no_label_is_counted_by_its_reason(
+    learn: Start, talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = learn(shadow())
+    for acts, outcome in (
         ({"judge": "prose"}, "verdict_unreadable"),
         ({"judge": "broken"}, "judge_error"),
         ({"frontier": "broken"}, "shadow_error"),
     ):
-        learner = learn(shadow(), **models)
+        monkeypatch.setattr(talk, "acts", acts)
         learner.chat("hello")
         learner.compared(outcome)
         assert learner.labels() == []
-        learner.gateway.stop()
+    assert learner.metric("tollhouse_shadow_comparisons_total") == 3
 
 
 def test_a_slow_judge_delays_nobody_and_the_queue_is_bounded(learn: Start, talk: Talk) -> None:
