@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -16,6 +17,12 @@ from gateway.auth import new_key
 from gateway.records import Database
 from gateway.store import EmbeddedStore, Store, StoreSettings
 from tests.support import Gateway, Upstream, config_for, stop_all
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected lives as long as the run: out of the collector's sight."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
