@@ -6,6 +6,9 @@ RUN = .venv/bin/
 EXTRAS = --extra cpu --extra local --extra embedded --extra offline
 export UV_PROJECT_ENVIRONMENT = .venv
 export UV_PYTHON_DOWNLOADS = never
+# Images for containers often forbid bytecode; the hundreds of processes that the tests and the
+# benchmarks start would then each compile the same modules again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test check env env-dev bench bench-peers clean
 

@@ -42,6 +42,7 @@ class SSEParser:
         if (
             self._clean
             and chunk.startswith(b"data: ")
+            and chunk.endswith(b"\n\n")
             and chunk.find(b"\n") == len(chunk) - 2
             and b"\r" not in chunk
             and 8 < len(chunk) <= self._limit

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.auth import new_key
-from tests.support import Gateway, Upstream, config_for
+from gateway.records import Database
+from gateway.store import EmbeddedStore, Store, StoreSettings
+from tests.support import Gateway, Upstream, config_for, stop_all
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected lives as long as the run: out of the collector's sight."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -45,8 +54,33 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
         return server
 
     yield start
-    for server in started:
-        server.stop()
+    stop_all(started)
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
+    """The Valkey of this worker of the run. Tests begin by emptying it."""
+    server = EmbeddedStore(tmp_path_factory.mktemp("valkey"), maxmemory="64mb")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def store(valkey: EmbeddedStore) -> AsyncIterator[Store]:
+    # Tests are not about deadlines unless they say so; this machine may be busy.
+    store = Store(StoreSettings(valkey.url, deadline_ms=20_000))
+    await store.command("FLUSHALL")
+    yield store
+    await store.aclose()
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    database = Database(f"sqlite:///{tmp_path}/records.db")
+    await database.start()
+    yield database
+    await database.aclose()
 
 
 def _find_initdb() -> Path | None:

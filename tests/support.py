@@ -19,6 +19,9 @@ import httpx
 import psutil
 
 START_SECONDS = 90.0
+# For clients of the tests' own servers, which speak plain HTTP: reading the bundle of authorities
+# takes longer than most of what is asked.
+PLAIN: dict[str, Any] = {"trust_env": False, "verify": False}
 
 
 def free_port() -> int:
@@ -101,7 +104,7 @@ class Upstream:
             [sys.executable, "-m", "loadtest.upstream", "--port", str(self.port)]
         )
         self.url = f"http://127.0.0.1:{self.port}"
-        self._client = httpx.Client(base_url=self.url, timeout=30, trust_env=False)
+        self._client = httpx.Client(base_url=self.url, timeout=30, **PLAIN)
         self._ready()
 
     def _ready(self) -> None:
@@ -174,7 +177,7 @@ class Gateway:
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
-                if httpx.get(f"{self.url}/livez", timeout=5, trust_env=False).status_code == 200:
+                if httpx.get(f"{self.url}/livez", timeout=5, **PLAIN).status_code == 200:
                     return
             except httpx.HTTPError:
                 pass
@@ -184,19 +187,15 @@ class Gateway:
 
     def client(self, key: str | None = None, **more: Any) -> httpx.Client:
         headers = {"authorization": f"Bearer {self.key if key is None else key}"}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=60, trust_env=False, **more)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=60, **PLAIN, **more)
 
     def async_client(self, key: str | None = None, **more: Any) -> httpx.AsyncClient:
         headers = {"authorization": f"Bearer {self.key if key is None else key}"}
-        return httpx.AsyncClient(
-            base_url=self.url, headers=headers, timeout=60, trust_env=False, **more
-        )
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=60, **PLAIN, **more)
 
     def admin(self) -> httpx.Client:
         headers = {"authorization": f"Bearer {self.admin_token}"}
-        return httpx.Client(
-            base_url=f"{self.url}/admin/v1", headers=headers, timeout=30, trust_env=False
-        )
+        return httpx.Client(base_url=f"{self.url}/admin/v1", headers=headers, timeout=30, **PLAIN)
 
     def stop(self) -> int:
         self.process.stop()
@@ -207,6 +206,14 @@ class Gateway:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.kill()
         self.process.signal(signal.SIGKILL)
+
+
+def stop_all(gateways: list[Gateway]) -> None:
+    """All at once, for each takes its time to end."""
+    for gateway in gateways:
+        gateway.process.signal(signal.SIGTERM)
+    for gateway in gateways:
+        gateway.stop()
 
 
 def config_for(upstream: str, *, extra: str = "", models: Iterator[str] | None = None) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 
 from gateway.learning.schema import captures, feedback, labels
 from gateway.learning.types import Capture, Label, Scored, Side
@@ -50,6 +50,8 @@ def upsert(
     """Insert, or replace everything but the keys."""
     changed = {name: value for name, value in row.items() if name not in keys}
     if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects import postgresql  # slow to import, and few need it
+
         insert = postgresql.insert(table).values(row)
         connection.execute(insert.on_conflict_do_update(index_elements=list(keys), set_=changed))
     else:
@@ -77,6 +79,8 @@ def _await_turn(connection: sa.Connection, decision_ids: Sequence[str]) -> None:
     of both. On SQLite there is one writer anyhow."""
     if connection.dialect.name != "postgresql":
         return
+    from sqlalchemy.dialects import postgresql  # slow to import, and few need it
+
     each = sa.func.unnest(postgresql.array(decision_ids, type_=sa.Text)).column_valued("id")
     turn = sa.func.hashtextextended(each, _TURNS)
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(turn)))

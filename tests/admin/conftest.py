@@ -5,9 +5,9 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import msgspec
@@ -41,7 +41,9 @@ from gateway.store.lock import Lock
 from gateway.telemetry import Telemetry
 from routers.heuristics import HeuristicRouter
 from routers.types import Policy
+from tests.support import PLAIN
 
+T = TypeVar("T")
 TOKEN = "an-admin-token-for-tests"
 CONFIG_KEY = format_key("configconfig", "c" * 43)
 
@@ -58,44 +60,84 @@ async def explain(request: dict[str, Any], principal: Principal | None) -> dict[
     return {"plan": [], "principal": seen, "labels": sorted(seen["labels"]) if seen else []}
 
 
-class Gateway:
-    """The admin API on a real server in a thread of its own, over a real store and database."""
+class Server:
+    """The admin API on a real server in a thread of its own. `context` is what it serves."""
 
-    def __init__(self, config: Config, path: Path, store_url: str) -> None:
-        self._config = config
-        self._path = path
-        self._store_url = store_url
+    def __init__(self) -> None:
+        self.context: AdminContext | None = None
         self._ready = threading.Event()
-        self._socket = socket.socket()
+        # Said to be TCP, or asyncio leaves Nagle's delay on: 40 ms a request.
+        self._socket = socket.socket(proto=socket.IPPROTO_TCP)
         self._socket.bind(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
-        self._server: uvicorn.Server | None = None
+        app = Litestar(
+            # A function, because the framework copies what it is given, and a lock has no copy.
+            [router_for(lambda: self._serving(), TOKEN)],
+            exception_handlers={Exception: problem_handler},
+            openapi_config=OpenAPIConfig(title="Test", version="0", components=COMPONENTS),
+            logging_config=None,
+        )
+        config = uvicorn.Config(app, ws="none", log_level="critical", access_log=False)
+        self._server = uvicorn.Server(config)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.context: AdminContext | None = None
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
 
     def start(self) -> None:
         self._thread.start()
-        assert self._ready.wait(30), "the gateway did not start"
+        assert self._ready.wait(30), "the server did not start"
 
     def stop(self) -> None:
-        assert self._server is not None
         self._server.should_exit = True
         self._thread.join(30)
 
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in the server's event loop."""
+        assert self._loop is not None
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+
+    def _serving(self) -> AdminContext:
+        assert self.context is not None, "no gateway is started"
+        return self.context
+
+    async def _run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
+        while not self._server.started:  # noqa: ASYNC110 - the server has no event for it
+            await asyncio.sleep(0.01)
+        self._ready.set()
+        await task
+
+
+class Gateway:
+    """What the admin API serves to one test, over a real store and a database of its own."""
+
+    def __init__(self, server: Server, config: Config, path: Path, store_url: str) -> None:
+        self._server = server
+        self._config = config
+        self._path = path
+        self._store_url = store_url
+        self.port = server.port
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.context: AdminContext | None = None
+
+    def start(self) -> None:
+        self._server.context = self.context = self._server.run(self._made())
+
+    def stop(self) -> None:
+        self._server.context = None
+        self._server.run(self._closed())
+
     def call(self, work: Callable[[AdminContext], Awaitable[Any]]) -> Any:
         """Run a coroutine inside the gateway."""
-        assert self.context is not None and self._loop is not None
 
         async def run() -> Any:
             assert self.context is not None
             return await work(self.context)
 
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result(30)
+        return self._server.run(run())
 
-    async def _run(self) -> None:
-        store = Store(StoreSettings(url=self._store_url, deadline_ms=2000))
+    async def _made(self) -> AdminContext:
+        store = self._store = Store(StoreSettings(url=self._store_url, deadline_ms=2000))
         await store.command("FLUSHALL")
         database = Database(f"sqlite:///{self._path}")
         await database.start()
@@ -104,7 +146,7 @@ class Gateway:
         policies = Policies(self._config, database, store)
         await policies.start()
         await keyring.start()
-        self.context = AdminContext(
+        return AdminContext(
             keyring=keyring,
             keys=KeyAdmin(keyring, database),
             policies=policies,
@@ -123,32 +165,18 @@ class Gateway:
                 time.time,
             ).views,
         )
-        self._loop = asyncio.get_running_loop()
-        await self._serve(self.context)
-        await keyring.aclose()
-        await policies.aclose()
-        await store.aclose()
-        await database.aclose()
 
-    async def _serve(self, context: AdminContext) -> None:
-        app = Litestar(
-            [router_for(lambda: context, TOKEN)],
-            exception_handlers={Exception: problem_handler},
-            openapi_config=OpenAPIConfig(title="Test", version="0", components=COMPONENTS),
-            logging_config=None,
-        )
-        config = uvicorn.Config(app, ws="none", log_level="critical", access_log=False)
-        self._server = uvicorn.Server(config)
-        task = asyncio.create_task(self._server.serve(sockets=[self._socket]))
-        while not self._server.started:  # noqa: ASYNC110 - the server has no event for it
-            await asyncio.sleep(0.01)
-        self._ready.set()
-        await task
+    async def _closed(self) -> None:
+        assert self.context is not None
+        await self.context.keyring.aclose()
+        await self.context.policies.aclose()
+        await self._store.aclose()
+        await self.context.database.aclose()
 
 
 @pytest.fixture(scope="session")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
-    server = EmbeddedStore(tmp_path_factory.mktemp("valkey"))
+def server() -> Iterator[Server]:
+    server = Server()
     server.start()
     yield server
     server.stop()
@@ -166,27 +194,31 @@ def base_config() -> Config:
 
 
 @pytest.fixture
-def gateway(tmp_path: Path, valkey: EmbeddedStore, base_config: Config) -> Iterator[Gateway]:
-    server = Gateway(base_config, tmp_path / "tollhouse.db", valkey.url)
-    server.start()
-    yield server
-    server.stop()
+def gateway(
+    server: Server, tmp_path: Path, valkey: EmbeddedStore, base_config: Config
+) -> Iterator[Gateway]:
+    gateway = Gateway(server, base_config, tmp_path / "tollhouse.db", valkey.url)
+    gateway.start()
+    yield gateway
+    gateway.stop()
 
 
 @pytest.fixture
-def file_gateway(tmp_path: Path, valkey: EmbeddedStore, base_config: Config) -> Iterator[Gateway]:
+def file_gateway(
+    server: Server, tmp_path: Path, valkey: EmbeddedStore, base_config: Config
+) -> Iterator[Gateway]:
     """Policies come from the file."""
     config = msgspec.structs.replace(base_config, policy=PolicySource())
-    server = Gateway(config, tmp_path / "tollhouse.db", valkey.url)
-    server.start()
-    yield server
-    server.stop()
+    gateway = Gateway(server, config, tmp_path / "tollhouse.db", valkey.url)
+    gateway.start()
+    yield gateway
+    gateway.stop()
 
 
 @pytest.fixture
 def admin(gateway: Gateway) -> Iterator[httpx.Client]:
     headers = {"authorization": f"Bearer {TOKEN}"}
-    with httpx.Client(base_url=f"{gateway.url}/admin/v1", headers=headers) as client:
+    with httpx.Client(base_url=f"{gateway.url}/admin/v1", headers=headers, **PLAIN) as client:
         yield client
 
 
@@ -243,4 +275,4 @@ def token() -> str:
 
 @pytest.fixture
 def openapi(gateway: Gateway) -> dict[str, Any]:
-    return dict(json.loads(httpx.get(f"{gateway.url}/schema/openapi.json").text))
+    return dict(json.loads(httpx.get(f"{gateway.url}/schema/openapi.json", **PLAIN).text))

@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support import PLAIN
+
 PATHS = [
     ("GET", "/policies"),
     ("GET", "/policies/default"),
@@ -66,7 +68,7 @@ def test_nothing_opens_without_the_token(gateway: Any, token: str) -> None:
         {"authorization": "Bearer th-configconfig-" + "c" * 43},
         {"authorization": "Bearer wrong", "host": "localhost", "x-forwarded-host": "admin"},
     ]
-    with httpx.Client(base_url=f"{gateway.url}/admin/v1") as client:
+    with httpx.Client(base_url=f"{gateway.url}/admin/v1", **PLAIN) as client:
         for method, path in PATHS:
             reply = client.request(method, path, json={})
             assert is_problem(reply, 401), (method, path, reply.text)
@@ -77,7 +79,7 @@ def test_nothing_opens_without_the_token(gateway: Any, token: str) -> None:
 
 def test_two_authorization_headers_open_nothing(gateway: Any, token: str) -> None:
     headers = [("authorization", "Bearer wrong"), ("authorization", f"Bearer {token}")]
-    assert is_problem(httpx.get(f"{gateway.url}/admin/v1/keys", headers=headers), 401)
+    assert is_problem(httpx.get(f"{gateway.url}/admin/v1/keys", headers=headers, **PLAIN), 401)
 
 
 def test_every_listed_path_is_in_the_schema(openapi: Any) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from gateway.auth import AuthError
 from gateway.ledger import Enter
+from tests.support import PLAIN
 
 STRICT = {"threshold": 0.9, "labels": {"phi": {"tiers": ["local"]}}}
 
@@ -110,7 +111,7 @@ def test_what_is_not_there(admin: httpx.Client, method: str, path: str, expected
 
 def test_policies_of_a_file_are_read_only(file_gateway: Any, token: str) -> None:
     headers = {"authorization": f"Bearer {token}"}
-    with httpx.Client(base_url=f"{file_gateway.url}/admin/v1", headers=headers) as admin:
+    with httpx.Client(base_url=f"{file_gateway.url}/admin/v1", headers=headers, **PLAIN) as admin:
         assert admin.get("/policies").json()["source"] == "file"
         assert status(admin.put("/policies/cheap", json={"policy": {}})) == 409
         assert status(admin.post("/policies/cheap:rollback")) == 409

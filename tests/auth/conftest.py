@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -16,14 +16,6 @@ from gateway.records import Database, LedgerBooks
 from gateway.store import EmbeddedStore, Store, StoreSettings
 
 HASH_KEY = "0123456789abcdef0123456789abcdef"
-
-
-@pytest.fixture(scope="session")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
-    server = EmbeddedStore(tmp_path_factory.mktemp("valkey"))
-    server.start()
-    yield server
-    server.stop()
 
 
 class Clock:

@@ -50,6 +50,7 @@ def cut_streams(draw: st.DrawFn) -> tuple[bytes, list[bytes]]:
 @given(cut_streams())
 @example((b"data: a\r\n\r\ndata: b\r\n\r\n", [b"data: a\r", b"\n\r", b"\ndata: b\r\n\r\n"]))
 @example((b"data: a\n\ndata: b\n\n", [b"data: a\n", b"\n", b"data: b\n\n"]))
+@example((b"data: {}\ndata: {}\n", [b"data: {}\nd", b"ata: {}\n"]))
 def test_any_cut_gives_the_same_events(case: tuple[bytes, list[bytes]]) -> None:
     stream, chunks = case
     assert parse(chunks) == parse([stream])

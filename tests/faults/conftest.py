@@ -9,7 +9,7 @@ import pytest
 
 from gateway.auth import new_key
 from tests.faults.scene import Backend, Key, Scene, configuration
-from tests.support import Gateway, Upstream
+from tests.support import Gateway, Upstream, stop_all
 
 Stage = Callable[..., Scene]
 
@@ -39,4 +39,4 @@ def stage(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Itera
     yield start
     for scene in started:
         scene.close()
-        scene.gateway.stop()
+    stop_all([scene.gateway for scene in started])

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from tests.support import Gateway, Upstream
+from tests.support import PLAIN, Gateway, Upstream
 
 CAPABILITIES = ("chat", "completions", "embeddings", "stream", "tools", "tool_choice", "n")
 # The gateway's estimate and the scripted upstream count this prompt alike, at 16 tokens, so that
@@ -204,7 +204,7 @@ class Scene:
         self.gateway = gateway
         self.upstreams = upstreams
         self.backends = {backend.name: backend for backend in backends}
-        self._client = httpx.Client(base_url=gateway.url, timeout=60, trust_env=False)
+        self._client = httpx.Client(base_url=gateway.url, timeout=60, **PLAIN)
         self._admin = gateway.admin()
 
     def close(self) -> None:
@@ -315,7 +315,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
     """Whether the condition became true in time."""
     deadline = time.monotonic() + seconds
     while not (met := condition()) and time.monotonic() < deadline:
-        time.sleep(0.05)
+        time.sleep(0.02)
     return met
 
 

@@ -23,6 +23,7 @@ from tests.faults.scene import (
     eventually,
     prompt,
 )
+from tests.support import PLAIN
 
 # The target is half a second; a loaded test machine gets more.
 GRACE = 5.0
@@ -172,7 +173,7 @@ async def test_at_any_moment_nothing_is_left_behind(scene: Scene) -> None:
 
 def metrics(engine: Engine) -> dict[str, float]:
     root = engine.base_url.removesuffix("/v1")
-    text = httpx.get(f"{root}/metrics", timeout=20, trust_env=False).text
+    text = httpx.get(f"{root}/metrics", timeout=20, **PLAIN).text
     pairs = (line.split(" ") for line in text.splitlines() if not line.startswith("#"))
     return {name: float(value) for name, value in pairs}
 

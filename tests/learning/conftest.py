@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from gateway.auth import new_key
-from gateway.records import Database
-from gateway.store import EmbeddedStore, Store, StoreSettings
-from tests.support import Gateway
+from tests.support import PLAIN, Gateway, stop_all
 
 USAGE = {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100}
 
@@ -31,15 +28,18 @@ class _Server(ThreadingHTTPServer):
 class Talk:
     """An upstream in chat form. Model `local` and `frontier` answer with their own name; `judge`
     holds every answer that does not say LOCAL to be good, wherever it stands; `both` holds all
-    of them to be good; `prose` gives no verdict; `broken` answers 500; `slow` waits for `go`."""
+    of them to be good; `prose` gives no verdict; `broken` answers 500; `slow` waits for `go`.
+    `acts` names those that behave as another one for now."""
 
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
+        self.acts: dict[str, str] = {}
         self.go = threading.Event()
         talk = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -51,11 +51,13 @@ class Talk:
 
         self._server = _Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.02,), daemon=True
+        )
         self._thread.start()
 
     def answer(self, handler: BaseHTTPRequestHandler, body: dict[str, Any]) -> None:
-        model = body["model"]
+        model = self.acts.get(body["model"], body["model"])
         if model == "broken":
             self._send(handler, 500, b'{"error": {"message": "broken"}}')
             return
@@ -221,7 +223,7 @@ class Learner:
         return [item["router"] for item in page["items"] if item["router"]]
 
     def metric(self, name: str, **labels: str) -> float:
-        text = httpx.get(f"{self.gateway.url}/metrics", trust_env=False).text
+        text = httpx.get(f"{self.gateway.url}/metrics", **PLAIN).text
         wanted = [f'tollhouse_{key}="{value}"' for key, value in labels.items()]
         total = 0.0
         for line in text.splitlines():
@@ -239,7 +241,7 @@ def wait_for(ready: Callable[[], bool], seconds: float = 20.0) -> None:
     deadline = time.monotonic() + seconds
     while not ready():
         assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.05)
+        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
@@ -269,29 +271,4 @@ def learn(tmp_path_factory: pytest.TempPathFactory, talk: Talk) -> Iterator[Star
         return Learner(gateway, talk)
 
     yield start
-    for gateway in started:
-        gateway.stop()
-
-
-@pytest.fixture(scope="session")
-def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStore]:
-    server = EmbeddedStore(tmp_path_factory.mktemp("valkey"))
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-async def store(valkey: EmbeddedStore) -> AsyncIterator[Store]:
-    store = Store(StoreSettings(valkey.url, deadline_ms=20_000))
-    await store.command("FLUSHALL")
-    yield store
-    await store.aclose()
-
-
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    database = Database(f"sqlite:///{tmp_path}/records.db")
-    await database.start()
-    yield database
-    await database.aclose()
+    stop_all(started)

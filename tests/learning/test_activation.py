@@ -176,6 +176,8 @@ def test_the_commands_speak_to_the_gateway(
 ) -> None:
     from gateway.cli import main
 
+    if words == ("rollback",):
+        command.admin("POST", "/refits/mine:activate")
     remote = ["--url", command.gateway.url, "--token", command.gateway.admin_token]
     code = main(["router", *words, *remote])
     told = capsys.readouterr()

@@ -6,6 +6,8 @@ import json
 import sqlite3
 from typing import Any
 
+import pytest
+
 from gateway.learning.judge import local_first
 from tests.learning.conftest import Learner, Start, Talk, wait_for
 
@@ -27,6 +29,11 @@ judge = "{judge}"
 
 def usage(learner: Learner, org: str = "@shadow") -> list[dict[str, Any]]:
     return list(learner.admin("GET", "/usage", params={"org": org, "limit": 500}).json()["items"])
+
+
+def filed(learner: Learner, reason: str) -> list[dict[str, Any]]:
+    query = {"org": "acme", "reason": reason, "limit": 500}
+    return list(learner.admin("GET", "/decisions", params=query).json()["items"])
 
 
 def test_both_answers_are_judged_without_a_liking_for_a_place(learn: Start, talk: Talk) -> None:
@@ -67,10 +74,9 @@ def _books_are_right(learner: Learner, ids: set[str]) -> None:
     spent = learner.admin("GET", "/learning").json()["shadow_spent_usd"]
     assert round(spent * NANO) == 12 * 4_400_000
     assert sum(row["cost_nano"] for row in usage(learner, "acme")) == 0
-    query = {"org": "acme", "reason": "shadow", "limit": 500}
-    filed = learner.admin("GET", "/decisions", params=query).json()["items"]
-    assert {row["requested_model"] for row in filed} == {f"shadow:{id}" for id in ids}
-    assert {tuple(row["plan"]) for row in filed} == {("ohio/m",)}
+    decisions = filed(learner, "shadow")
+    assert {row["requested_model"] for row in decisions} == {f"shadow:{id}" for id in ids}
+    assert {tuple(row["plan"]) for row in decisions} == {("ohio/m",)}
     assert learner.admin("POST", "/audit:verify", json={"org": None}).json()["ok"] is True
     assert learner.metric("tollhouse_cost_usd_total", backend="ohio") > 0
 
@@ -121,8 +127,9 @@ def test_an_allowed_label_is_compared_where_it_may_go(learn: Start, talk: Talk) 
     learner.compared("labelled")
     assert set(talk.models()) == {"local", "paris", "judge"}
     assert set(learner.labelled(asked.headers["x-tollhouse-decision-id"])) != set()
-    filed = learner.admin("GET", "/decisions", params={"org": "acme", "reason": "judge"}).json()
-    assert [row["labels"] for row in filed["items"]] == [["phi"]]
+    # Decisions are filed a moment after they were taken.
+    wait_for(lambda: bool(filed(learner, "judge")))
+    assert [row["labels"] for row in filed(learner, "judge")] == [["phi"]]
 
 
 def test_comparisons_stay_within_their_budget(learn: Start, talk: Talk) -> None:
@@ -146,17 +153,20 @@ def test_comparisons_stay_within_their_budget(learn: Start, talk: Talk) -> None:
     assert talk.models().count("local") == 8
 
 
-def test_what_gives_no_label_is_counted_by_its_reason(learn: Start, talk: Talk) -> None:
-    for models, outcome in (
+def test_what_gives_no_label_is_counted_by_its_reason(
+    learn: Start, talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = learn(shadow())
+    for acts, outcome in (
         ({"judge": "prose"}, "verdict_unreadable"),
         ({"judge": "broken"}, "judge_error"),
         ({"frontier": "broken"}, "shadow_error"),
     ):
-        learner = learn(shadow(), **models)
+        monkeypatch.setattr(talk, "acts", acts)
         learner.chat("hello")
         learner.compared(outcome)
         assert learner.labels() == []
-        learner.gateway.stop()
+    assert learner.metric("tollhouse_shadow_comparisons_total") == 3
 
 
 def test_a_slow_judge_delays_nobody_and_the_queue_is_bounded(learn: Start, talk: Talk) -> None:

@@ -19,6 +19,7 @@ from backends.local import engine as engine_module
 from backends.local.dialogues import sample, tool_schema
 from backends.local.engine import Engine, EngineError, EngineSettings, tiny_model_path
 from backends.local.generate_tiny import Renderer
+from tests.support import PLAIN
 
 pytest.importorskip("xllamacpp", reason="needs the `local` extra")
 
@@ -39,7 +40,7 @@ def engine() -> Iterator[Engine]:
 
 @pytest.fixture(scope="module")
 def client(engine: Engine) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=engine.base_url, timeout=20) as opened:
+    with httpx.Client(base_url=engine.base_url, timeout=20, **PLAIN) as opened:
         yield opened
 
 
@@ -274,11 +275,11 @@ def test_starts_from_any_directory_and_stops(
         started.start()
         assert started.pid == pid
         url = started.base_url
-        assert httpx.post(f"{url}/embeddings", json={"input": "x"}).status_code == 501
+        assert httpx.post(f"{url}/embeddings", json={"input": "x"}, **PLAIN).status_code == 501
     assert not alive(pid)
     assert not started.running
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{url}/models")
+        httpx.get(f"{url}/models", **PLAIN)
     started.stop()
 
 
@@ -288,7 +289,7 @@ def test_a_killed_engine_can_be_started_again() -> None:
         os.kill(started.pid, signal.SIGKILL)
         assert wait_until(lambda: not started.running)
         started.start()
-        assert httpx.get(f"{started.base_url}/models").status_code == 200
+        assert httpx.get(f"{started.base_url}/models", **PLAIN).status_code == 200
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -14,7 +14,7 @@ import pytest
 
 from backends.local.engine import Engine, EngineSettings
 from gateway.auth import new_key
-from tests.support import Gateway, Upstream, free_port
+from tests.support import PLAIN, Gateway, Upstream, free_port
 
 FAULTS = {
     "status-400": "scripted:status=400",
@@ -179,8 +179,9 @@ def connect(tollhouse: Gateway) -> Iterator[Callable[..., openai.OpenAI]]:
     made: list[openai.OpenAI] = []
 
     def client(key: str = "main", **more: Any) -> openai.OpenAI:
+        http = openai.DefaultHttpxClient(**PLAIN)
         given = {"api_key": tollhouse.keys[key], "max_retries": 0, "timeout": 30.0, **more}
-        made.append(openai.OpenAI(base_url=f"{tollhouse.url}/v1", **given))
+        made.append(openai.OpenAI(base_url=f"{tollhouse.url}/v1", http_client=http, **given))
         return made[-1]
 
     yield client
@@ -202,7 +203,11 @@ def strict(connect: Callable[..., openai.OpenAI]) -> openai.OpenAI:
 @pytest.fixture
 async def aclient(tollhouse: Gateway) -> AsyncIterator[openai.AsyncOpenAI]:
     async with openai.AsyncOpenAI(
-        api_key=tollhouse.key, base_url=f"{tollhouse.url}/v1", max_retries=0, timeout=30.0
+        api_key=tollhouse.key,
+        base_url=f"{tollhouse.url}/v1",
+        max_retries=0,
+        timeout=30.0,
+        http_client=openai.DefaultAsyncHttpxClient(**PLAIN),
     ) as opened:
         yield opened
 

@@ -16,7 +16,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_openai import ChatOpenAI
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 
-from tests.support import Gateway
+from tests.support import PLAIN, Gateway
 
 pytestmark = [
     # The SDK's parsed answers are typed as having nothing parsed; pydantic says so when
@@ -32,8 +32,8 @@ class TestThroughTheGateway(ChatModelIntegrationTests):
     async def model(self) -> AsyncIterator[BaseChatModel]:
         """With HTTP clients of the test's own: those that the package shares between models
         belong to the event loop of the first test and are never closed."""
-        with httpx.Client(trust_env=False) as sync:
-            async with httpx.AsyncClient(trust_env=False) as own:
+        with httpx.Client(**PLAIN) as sync:
+            async with httpx.AsyncClient(**PLAIN) as own:
                 yield ChatOpenAI(
                     **self.chat_model_params,
                     http_client=sync,

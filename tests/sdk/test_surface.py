@@ -10,6 +10,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support import PLAIN
+
 _METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 _PLACES = {"query", "header", "path", "cookie"}
 _COMPONENT = re.compile(r"[a-zA-Z0-9._-]+")
@@ -65,7 +67,7 @@ def _resolve(spec: dict[str, Any], reference: str) -> Any:
 
 @pytest.fixture(scope="module")
 def spec(tollhouse: Any) -> Any:
-    return httpx.get(f"{tollhouse.url}/openapi.json", trust_env=False).json()
+    return httpx.get(f"{tollhouse.url}/openapi.json", **PLAIN).json()
 
 
 def test_openapi_names_the_whole_surface(spec: Any) -> None:

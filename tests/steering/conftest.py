@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from random import Random
 
 import pytest
@@ -27,30 +28,36 @@ class Seen:
     cost: int
 
 
+@lru_cache(maxsize=32)
+def _traffic(kind: str, number: int, seed: int) -> tuple[Odds, ...]:
+    rng = Random(f"{kind}-{seed}")
+    found = []
+    for _ in range(number):
+        if kind == "same":
+            weak, strong = 0.7, 0.9
+        elif kind == "pair":
+            weak, strong = (0.85, 0.9) if rng.random() < 0.7 else (0.3, 0.9)
+        elif kind == "worse":
+            strong = 0.6
+            weak = strong + rng.random() * 0.3
+        elif kind == "hard":
+            strong = rng.betavariate(8, 3)
+            weak = strong * rng.betavariate(5, 3)
+        else:
+            strong = rng.betavariate(12, 1)
+            weak = strong * (1 - rng.betavariate(1, 20))
+        found.append(Odds(weak, strong))
+    return tuple(found)
+
+
 @pytest.fixture
 def traffic() -> Callable[..., list[Odds]]:
     """Requests of one kind: `easy` and `hard` differ in how much the strong tier gains, `same` is
     one prompt over and over, `pair` two of them, `worse` is what the strong tier is worse at."""
 
     def make(kind: str, number: int, seed: int) -> list[Odds]:
-        rng = Random(f"{kind}-{seed}")
-        found = []
-        for _ in range(number):
-            if kind == "same":
-                weak, strong = 0.7, 0.9
-            elif kind == "pair":
-                weak, strong = (0.85, 0.9) if rng.random() < 0.7 else (0.3, 0.9)
-            elif kind == "worse":
-                strong = 0.6
-                weak = strong + rng.random() * 0.3
-            elif kind == "hard":
-                strong = rng.betavariate(8, 3)
-                weak = strong * rng.betavariate(5, 3)
-            else:
-                strong = rng.betavariate(12, 1)
-                weak = strong * (1 - rng.betavariate(1, 20))
-            found.append(Odds(weak, strong))
-        return found
+        # Many tests ask for the same requests, and drawing them takes as long as deciding them.
+        return list(_traffic(kind, number, seed))
 
     return make
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
-
 import pytest
 from sqlalchemy import text
 
 from gateway.ledger import Budget, Ledger, Limits, Scope
 from gateway.records import Database, Drainer, LedgerBooks, UsageRecord, encode_record
-from gateway.store import EmbeddedStore, Store, StoreSettings
+from gateway.store import Store
 from gateway.store.lock import Lock
 
 START = 1_800_000_000.0
@@ -26,33 +21,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[EmbeddedStore]:
-    folder = tempfile.mkdtemp(prefix="th-test-")
-    server = EmbeddedStore(folder, maxmemory="64mb")
-    server.start()
-    yield server
-    server.stop()
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture
-async def store(server: EmbeddedStore) -> AsyncIterator[Store]:
-    # Tests are not about deadlines unless they say so; this machine may be busy.
-    store = Store(StoreSettings(server.url, deadline_ms=20_000))
-    await store.command("FLUSHALL")
-    yield store
-    await store.aclose()
-
-
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    database = Database(f"sqlite:///{tmp_path}/records.db")
-    await database.start()
-    yield database
-    await database.aclose()
 
 
 @pytest.fixture

@@ -236,9 +236,9 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 @pytest.fixture
-def url(server: EmbeddedStore) -> str:
-    LedgerMachine.url = server.url
-    return server.url
+def url(valkey: EmbeddedStore) -> str:
+    LedgerMachine.url = valkey.url
+    return valkey.url
 
 
 def test_the_ledger_follows_its_model(url: str):

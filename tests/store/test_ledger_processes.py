@@ -73,11 +73,11 @@ def now_ledger(store: Store, database) -> Ledger:
 
 
 async def test_a_thousand_at_once_on_a_budget_worth_a_hundred(
-    server: EmbeddedStore, now_ledger: Ledger, scopes, drainer: Drainer, database
+    valkey: EmbeddedStore, now_ledger: Ledger, scopes, drainer: Drainer, database
 ):
     for scope in scopes:
         await now_ledger.provision("acme", scope)
-    workers = [start(server, f"w{i}", 250) for i in range(4)]
+    workers = [start(valkey, f"w{i}", 250) for i in range(4)]
     outputs = await asyncio.to_thread(lambda: [w.communicate()[0] for w in workers])
     assert sum(json.loads(out) for out in outputs) == 100
     for scope in scopes:
@@ -90,11 +90,11 @@ async def test_a_thousand_at_once_on_a_budget_worth_a_hundred(
 
 
 async def test_a_killed_worker_leaves_no_hold_and_no_free_call(
-    server: EmbeddedStore, store: Store, now_ledger: Ledger, scopes, drainer: Drainer, database
+    valkey: EmbeddedStore, store: Store, now_ledger: Ledger, scopes, drainer: Drainer, database
 ):
     for scope in scopes:
         await now_ledger.provision("acme", scope)
-    worker = start(server, "w", 40, "hang")
+    worker = start(valkey, "w", 40, "hang")
     line = await asyncio.to_thread(worker.stdout.readline)
     assert json.loads(line) == 40
     worker.send_signal(signal.SIGKILL)

@@ -174,11 +174,11 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("before", ["XDEL", "SET"])
 async def test_a_drainer_killed_after_its_commit_files_nothing_twice(
-    server: EmbeddedStore, store: Store, database: Database, drainer: Drainer, tmp_path, before
+    valkey: EmbeddedStore, store: Store, database: Database, drainer: Drainer, tmp_path, before
 ):
     usage = [UsageRecord(f"a{i}", f"r{i}", float(i), "acme", cost_nano=3) for i in range(15)]
     await put(store, *(r for i in range(15) for r in (decision(i), usage[i])))
-    args = [sys.executable, "-c", KILLED, server.url, f"sqlite:///{tmp_path}/records.db", before]
+    args = [sys.executable, "-c", KILLED, valkey.url, f"sqlite:///{tmp_path}/records.db", before]
     status = await asyncio.to_thread(subprocess.call, args)
     assert status == -signal.SIGKILL
     assert (await database.read(verify_chain))[0].rows == 5

@@ -79,8 +79,8 @@ async def test_a_cancelled_call_does_not_shift_replies(store: Store):
     assert first.cancelled()
 
 
-async def test_the_time_this_process_takes_is_not_the_servers(server: EmbeddedStore):
-    store = Store(StoreSettings(server.url, deadline_ms=1000))
+async def test_the_time_this_process_takes_is_not_the_servers(valkey: EmbeddedStore):
+    store = Store(StoreSettings(valkey.url, deadline_ms=1000))
     await store.ping()
     # The command is queued, then the same turn of the loop goes on for long, then the server,
     # which waits itself, has its own time in full.
