@@ -42,7 +42,7 @@ _DIGITS = "0123456789"
 _OPERATORS = "=+*/^<>~|\\$%"
 _RARE_OPERATORS = "∑∫√≤≥≠±\u00d7÷"
 _CODE = "{}[]();_`#"
-_CHOICE = re.compile(r"^\(?[A-J][.)] ", re.MULTILINE)
+_CHOICE = re.compile(r"^\(?[A-Ja-j][.)] ", re.MULTILINE)
 _NON_ASCII = re.compile(r"[^\x00-\x7f]")
 # Beginnings of words that ask for thought.
 _HARD = (

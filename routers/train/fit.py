@@ -26,15 +26,17 @@ Floats = NDArray[np.floating[Any]]
 
 # Found by cross-validation on mmlu_gold; the differences between neighbours are within noise.
 SCALES = Scales(topic=10.0, sentence=3.0, surface=0.5, sharpness=20.0)
-LOCAL_RIDGE = 20.0
-RECOVERY_RIDGE = 100.0
+# Of the local and the recovery head. Everyday rows are of many kinds, which less of it would tell
+# apart by words that a slip of the pen changes.
+EXAM_RIDGES = (20.0, 100.0)
+EVERYDAY_RIDGES = (60.0, 300.0)
 # The intercept that rows with assumed labels share: those are absolute. Labels of worked solutions
 # only say which is harder.
 ASSUMED_LEVEL = "assumed"
 # What a row weighs, where that is not 1, in the heads for examination questions and in those for
 # everyday requests. Requests of our own are few, and without weight of theirs length tells more.
 EXAM_WEIGHTS = {EASY: 0.5, TALK: 0.5, HARD: 0.5, SOLVED: 0.2, REQUESTS: 0.0}
-EVERYDAY_WEIGHTS = {EASY: 2.0, TALK: 2.0, HARD: 2.0, SOLVED: 0.2, REQUESTS: 5.0}
+EVERYDAY_WEIGHTS = {EASY: 2.0, TALK: 2.0, HARD: 2.0, SOLVED: 0.2, REQUESTS: 10.0}
 # By how much the logit of p_local_ok falls for one standard deviation more of predicted steps.
 LEAN = 0.5
 STEPS_RIDGE = 100.0
@@ -80,9 +82,12 @@ def fit_linear(table: Table) -> HeadModel:
         np.array([row.source == GOLD for row in table.rows]),
         [ASSUMED_LEVEL if s in ASSUMED and s != SOLVED else s for s in _sources(table)],
         _weights(table, EXAM_WEIGHTS),
+        EXAM_RIDGES,
     )
-    exam = _pair(rows, lean=LEAN * _steps(features, table))
-    everyday = _pair(_levelled(rows, table), ASSUMED_LEVEL) if _has_level(rows) else exam
+    exam = _pair(rows, LEAN * _steps(features, table))
+    everyday = exam
+    if ASSUMED_LEVEL in rows.anchors:
+        everyday = _pair(_levelled(rows, table), np.zeros(features.shape[1]))
     arrays = arrays | {
         "weights": np.vstack([exam[0], everyday[0]]).astype(np.float32),
         "bias": np.concatenate([exam[1], everyday[1]]).astype(np.float32),
@@ -91,8 +96,10 @@ def fit_linear(table: Table) -> HeadModel:
 
 
 class _Rows(msgspec.Struct, frozen=True):
-    """`gold` [n] says which rows only set the level; `anchors`: whose intercept each row has;
-    `weight` [n]."""
+    """As one version of the heads learns from them. `gold` [n] says which rows only set the level;
+    `anchors`: whose intercept each row has; `weight` [n]; `ridges` of the local and the recovery
+    head. `level`: the anchor whose intercept is the heads'; without it mmlu_gold sets it, or where
+    there is none, all measured rows."""
 
     features: Floats
     local: Floats
@@ -100,14 +107,12 @@ class _Rows(msgspec.Struct, frozen=True):
     gold: NDArray[np.bool_]
     anchors: list[str]
     weight: Floats
+    ridges: tuple[float, float]
+    level: str = ""
 
 
 def _sources(table: Table) -> list[str]:
     return [row.source for row in table.rows]
-
-
-def _has_level(rows: _Rows) -> bool:
-    return ASSUMED_LEVEL in rows.anchors
 
 
 def _levelled(rows: _Rows, table: Table) -> _Rows:
@@ -128,6 +133,8 @@ def _levelled(rows: _Rows, table: Table) -> _Rows:
         frontier=frontier,
         anchors=anchors.tolist(),
         weight=_weights(table, EVERYDAY_WEIGHTS),
+        ridges=EVERYDAY_RIDGES,
+        level=ASSUMED_LEVEL,
     )
 
 
@@ -149,20 +156,22 @@ def _steps(features: Floats, table: Table) -> Floats:
     return found / max(float((features[measured] @ found).std()), 1e-9)
 
 
-def _pair(rows: _Rows, level: str = "", lean: Floats | None = None) -> tuple[Floats, Floats]:
-    """[2, features] and [2]: the local and the recovery head. `level`: the source whose intercept
-    is theirs; without it mmlu_gold sets the level, or where there is none, all measured rows.
-    `lean` [features] is taken off the fitted weights of the local head."""
+def _pair(rows: _Rows, lean: Floats) -> tuple[Floats, Floats]:
+    """[2, features] and [2]: the local and the recovery head. `lean` [features] is taken off the
+    fitted weights of the local one."""
     features, local, frontier, weight = rows.features, rows.local, rows.frontier, rows.weight
-    anchors = np.array(rows.anchors)
+    anchors, level = np.array(rows.anchors), rows.level
     first = np.flatnonzero(~rows.gold & ~np.isnan(local))
     second = np.flatnonzero(~rows.gold & ~np.isnan(frontier) & ~np.isnan(local))
     slopes, middle = _logistic(
-        features[first], local[first], weight[first], (anchors[first].tolist(), level), LOCAL_RIDGE
+        features[first],
+        local[first],
+        weight[first],
+        (anchors[first].tolist(), level),
+        rows.ridges[0],
     )
-    if lean is not None:
-        slopes = slopes - lean
-        middle += float(features[first].mean(axis=0) @ lean)
+    slopes -= lean
+    middle += float(features[first].mean(axis=0) @ lean)
     more, often = np.zeros_like(slopes), 0.0
     if len(second):
         more, often = _logistic(
@@ -171,7 +180,7 @@ def _pair(rows: _Rows, level: str = "", lean: Floats | None = None) -> tuple[Flo
             # A row teaches the recovery head as far as the local models failed on it.
             weight[second] * (1 - local[second]),
             (anchors[second].tolist(), level),
-            RECOVERY_RIDGE,
+            rows.ridges[1],
         )
     gold = np.flatnonzero(rows.gold)
     if len(gold) and not level:
@@ -230,7 +239,7 @@ def _logistic(
     return weights, float(intercepts[measured].mean()) if measured else 0.0
 
 
-def logistic(features: Floats, label: Floats, ridge: float = 10.0) -> tuple[Floats, float]:
+def logistic(features: Floats, label: Floats, ridge: float) -> tuple[Floats, float]:
     """Weights and intercept of a plain logistic ridge, both classes weighing the same."""
     weight = np.where(label > 0, 0.5 / label.mean(), 0.5 / (1 - label.mean()))
     design = np.hstack([features, np.ones((len(features), 1))])
