@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from routers.types import Query, Turn
+from routers.types import Query
 
 HEAD = 400
 TAIL = 200
@@ -132,34 +132,42 @@ def render(query: Query) -> Rendered:
     as `demand`.
     """
     demand = _demand(query)
-    recent, raw = _recent(query)
+    recent = _recent(query)
     users = [turn for turn in recent if turn.role == USER]
     if len(users) > 1 and _new_topic(users[-1].text):
-        recent = users[-1:]
+        recent = users = users[-1:]
+    chars = sum(turn.written for turn in users)
     if len(recent) == 1:
         only = recent[0].text
-        return Rendered(cut(only, HEAD + TAIL), max(len(only), raw), demand)
-    chars = sum(len(turn.text) for turn in recent if turn.role == USER)
-    return Rendered("\n".join(_shares(recent)), max(chars, raw), demand)
+        return Rendered(cut(only, HEAD + TAIL), max(len(only), chars), demand)
+    return Rendered("\n".join(_shares(recent)), chars, demand)
 
 
-def _recent(query: Query) -> tuple[list[Turn], int]:
-    """The turns to look at, tidied; and the characters of those so long that tidying cut them."""
+class _Said(msgspec.Struct, frozen=True):
+    """A turn, tidied. `written`: its characters, those of a text so long that tidying cut it
+    included."""
+
+    role: str
+    text: str
+    written: int
+
+
+def _recent(query: Query) -> list[_Said]:
+    """The turns to look at."""
     first = next((i for i, turn in enumerate(query.turns) if turn.role == USER), None)
     start = max(0, len(query.turns) - TURNS)
     chosen = [turn for turn in query.turns[start:] if turn.role != SYSTEM and turn.text]
     if first is not None and first < start:
         chosen.insert(0, query.turns[first])
-    found: list[Turn] = []
-    raw = 0
+    found: list[_Said] = []
     for turn in chosen:
         text = tidy(turn.text)
         if turn.role == USER:
             text = plain(text)
-            raw += len(turn.text) if len(turn.text) > 2 * ROUGH else 0
         if text:
-            found.append(Turn(turn.role, text))
-    return found, raw
+            whole = len(turn.text)
+            found.append(_Said(turn.role, text, whole if whole > 2 * ROUGH else len(text)))
+    return found
 
 
 def _new_topic(text: str) -> bool:
@@ -183,7 +191,7 @@ def _demand(query: Query) -> float:
     return min(MAX_DEMAND, asked)
 
 
-def _shares(turns: Sequence[Turn]) -> list[str]:
+def _shares(turns: Sequence[_Said]) -> list[str]:
     """The pieces that fit the budget, in the order of the conversation.
 
     The newest user turn chooses first, then the oldest, then the others from the newest back.

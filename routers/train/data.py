@@ -142,7 +142,8 @@ def load_assumed(directory: Path) -> list[Row]:
     The labelled sources are examination questions. So that a greeting or a household command is
     not judged by how it resembles one, spoken intents are assumed easy for both tiers, and the
     prompts that Arena-Hard chose because they tell models apart are assumed hard; `requests.toml`
-    adds both kinds for each of ten topics, so that no topic is what makes a request hard. Of school
+    adds both kinds for each of its topics, so that neither topic nor length is what makes a
+    request hard. Of school
     mathematics, what takes more steps is assumed harder. The manifest counts these rows apart, and
     no metric is computed on them.
     """
