@@ -48,9 +48,10 @@ LIMITS = [
     "No code or writing task has a frontier label: there the gain rests on the local head.",
     "Rows under assumed/ have labels that nobody measured; the effect of system prompts and of "
     "tools is assumed too.",
-    "p_local_ok refers to models like Mixtral-8x7B-Instruct on questions like MMLU's, "
-    "p_frontier_ok to gpt-4-1106-preview.",
-    "Short requests for code score as if they were hard.",
+    "p_local_ok refers to models like Mixtral-8x7B-Instruct on questions like MMLU's and like "
+    "Llama-3.1-8B-Instruct elsewhere, p_frontier_ok to gpt-4-1106-preview.",
+    "How hard one kind of task is beside another is known of the kinds in the rows only; on five of "
+    "them the frontier's share is a published figure, no measurement of these prompts.",
     "Kernel widths and factors were chosen on the folds that the metrics report.",
 ]
 
