@@ -50,8 +50,8 @@ LIMITS = [
     "tools is assumed too.",
     "p_local_ok refers to models like Mixtral-8x7B-Instruct on questions like MMLU's and like "
     "Llama-3.1-8B-Instruct elsewhere, p_frontier_ok to gpt-4-1106-preview.",
-    "How hard one kind of task is beside another is known of the kinds in the rows only; on five of "
-    "them the frontier's share is a published figure, no measurement of these prompts.",
+    "How hard one kind of task is beside another is known only of the kinds in the rows; on five "
+    "of them the frontier's share is a published figure, no measurement of these prompts.",
     "Kernel widths and factors were chosen on the folds that the metrics report.",
 ]
 
