@@ -209,4 +209,7 @@ def _shares(turns: Sequence[_Said]) -> list[str]:
         piece = cut(turns[index].text, min(most, left))
         taken[index] = piece
         left -= len(piece)
+        if len(taken) == 1 and len(piece) >= FIRST:
+            # A request that says much is not drowned in what came before it.
+            left = min(left, len(piece))
     return [taken[index] for index in sorted(taken)]

@@ -418,3 +418,31 @@ async def test_the_heuristic_says_when_there_is_nothing(ask: Callable[[str], Que
 @given(ANY_TEXT)
 def test_the_heuristic_stays_in_range(text: str) -> None:
     assert 0.0 <= difficulty(render(Query((Turn("user", text),)))) <= 1.0
+
+
+def test_a_long_last_turn_is_half_of_the_text_at_least() -> None:
+    small = [
+        turn
+        for _ in range(6)
+        for turn in (Turn("user", "What about it? " * 9), Turn("assistant", "Well. " * 9))
+    ]
+    last = "Prove it for every n, and say which of the steps above fails for n = 0. " * 2
+    rendered = render(Query((*small, Turn("user", last))))
+    assert rendered.text.endswith(last.strip())
+    assert len(rendered.text) <= 2 * len(last) + TURNS
+
+
+def test_a_short_last_turn_leaves_room_for_the_plan() -> None:
+    plan = "Design the migration of a table of 900 million rows without downtime. " * 4
+    rendered = render(
+        Query((Turn("user", plan), Turn("assistant", "Like this."), Turn("user", "Yes, do it.")))
+    )
+    assert plan[:80] in rendered.text
+
+
+def test_another_topic_does_not_count_what_was_before_it() -> None:
+    report = "Sales were steady and the office moved in March. " * 400
+    asked = "Which planet has the most moons in our solar system?"
+    alone = render(Query((Turn("user", asked),)))
+    after = render(Query((Turn("user", report), Turn("assistant", "I see."), Turn("user", asked))))
+    assert (after.text, after.chars) == (alone.text, alone.chars)
