@@ -140,6 +140,59 @@ def test_heads_learn_what_is_hard_and_not_where_it_came_from(tmp_path: Path) -> 
         assert abs(found[gold, column].mean() - table.labels(name)[gold].mean()) < 0.05
 
 
+def kinds(local: dict[str, float], n: int = 1200) -> Table:
+    """Rows of sources that each lie on an axis of their own, with noise; `local`: their levels."""
+    rng = np.random.default_rng(5)
+    names = list(local)
+    sentences = 0.3 * rng.normal(size=(n, 8))
+    rows = []
+    for i in range(n):
+        source = names[i % len(names)]
+        sentences[i, i % len(names)] += 1.0
+        known = None if source.startswith("llmrouter/") else 0.9
+        rows.append(Row(str(i), source, source, "", float(rng.random() < local[source]), known))
+    sentences /= np.linalg.norm(sentences, axis=1, keepdims=True)
+    surfaces = rng.normal(size=(n, len(SURFACE)))
+    return Table(rows, sentences.astype(np.float32), surfaces.astype(np.float32))
+
+
+def test_everyday_heads_know_the_levels_of_published_tasks() -> None:
+    levels = {"assumed/clinc150": 0.95, "llmrouter/gsm8k": 0.85, "llmrouter/math": 0.2}
+    table = kinds({**levels, "mmlu_pro/plain": 0.5})
+    views = fit_linear(table).views(table.sentences, table.surfaces)
+    assert views.away is not None
+    gain = {name: views.away[at::4, 1].mean() for at, name in enumerate(levels)}
+    assert gain["llmrouter/math"] > gain["llmrouter/gsm8k"] + 0.1
+    assert gain["llmrouter/gsm8k"] > gain["assumed/clinc150"]
+    # The heads for examinations are centred: there the levels of tasks do not count.
+    exam = {name: views.below[at::4, 1].mean() for at, name in enumerate(levels)}
+    assert abs(exam["llmrouter/math"] - exam["llmrouter/gsm8k"]) < 0.1
+
+
+def test_heads_for_examinations_lean_towards_more_steps() -> None:
+    rng = np.random.default_rng(2)
+    sentences = rng.normal(size=(900, 8)).astype(np.float32)
+    sentences /= np.linalg.norm(sentences, axis=1, keepdims=True)
+    rows = []
+    for i, one in enumerate(sentences):
+        # What decides the steps of worked solutions has nothing to do with the measured labels.
+        if i % 3 == 0:
+            local = 1 / (1 + float(np.exp(3 * one[1])))
+            rows.append(Row(str(i), "assumed/gsm8k", "assumed/gsm8k", "", local, None))
+        else:
+            right = float(rng.random() < 0.5)
+            rows.append(Row(str(i), "mmlu_pro/plain", "mmlu_pro/math", "", right, 1.0))
+    surfaces = rng.normal(size=(900, len(SURFACE))).astype(np.float32)
+    model = fit_linear(Table(rows, sentences, surfaces))
+    logit = model.views(sentences, surfaces).below[:, 0]
+    assert np.corrcoef(logit, sentences[:, 1])[0, 1] < -0.5
+    unsolved = [row for row in rows if row.source != "assumed/gsm8k"]
+    kept = np.arange(900) % 3 != 0
+    model = fit_linear(Table(unsolved, sentences[kept], surfaces[kept]))
+    logit = model.views(sentences, surfaces).below[:, 0]
+    assert abs(np.corrcoef(logit, sentences[:, 1])[0, 1]) < 0.4
+
+
 def test_the_reference_source_sets_the_level_and_nothing_else() -> None:
     table = toy(SOURCES, 900)
     gold = np.array([row.source == "mmlu_gold" for row in table.rows])
