@@ -110,7 +110,8 @@ def _engine(stack: contextlib.ExitStack, name: str, settings: EngineConfig) -> s
 def bind(host: str, port: int) -> socket.socket:
     """Raises ConfigError when the address cannot be had."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    # Said to be TCP: without uvloop, asyncio turns off Nagle's delay of such sockets only.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((host, port))
