@@ -8,7 +8,8 @@ an assistant (CLINC150). Nothing comes from the verdict cache: each request is a
 `classifier` is the model with its heads; `score` is all that a gateway awaits (rendering, event
 loop, batcher, model, heads, language); `in a thread` is the same where the model may not run on the
 event loop; `all` is `score` with the data classes, which a gateway looks for beforehand. Wall time
-is per call; CPU time is of the whole process, over all calls.
+is per call; CPU time is of the whole process, over all calls. Needs the development group
+(`make env-dev`), for psutil.
 """
 
 from __future__ import annotations

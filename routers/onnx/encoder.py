@@ -11,6 +11,7 @@ import msgspec
 from routers.heuristics import surface
 from routers.onnx.render import Rendered
 from routers.onnx.session import Session, load_session
+from routers.onnx.spelling import load_known
 from routers.onnx.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:
@@ -68,5 +69,6 @@ class Encoder:
 
 def load_encoder(directory: Path, max_tokens: int) -> Encoder:
     """Raises ArtefactError."""
-    tokenizer = load_tokenizer(directory / "tokenizer.json", max_tokens)
+    known = load_known(directory)
+    tokenizer = load_tokenizer(directory / "tokenizer.json", max_tokens, known)
     return Encoder(tokenizer, load_session(directory / "model.onnx"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,9 @@ class Tokenizer:
         return ids
 
 
-def load_tokenizer(path: Path, max_tokens: int) -> Tokenizer:
-    """Raises ArtefactError when the file is not a tokenizer."""
+def load_tokenizer(path: Path, max_tokens: int, known: Iterable[int] | None = None) -> Tokenizer:
+    """With `known` (see `WordPiece.mend`), misspelt words of plain text are mended. Raises
+    ArtefactError when the file is not a tokenizer."""
     try:
         import tokenizers
     except ImportError as exc:
@@ -50,4 +52,6 @@ def load_tokenizer(path: Path, max_tokens: int) -> Tokenizer:
     quick = wordpiece_of(msgspec.json.decode(path.read_bytes()), max_tokens)
     if quick is not None and quick.encode(_PROBE) != inner.encode(_PROBE).ids:
         quick = None
+    if quick is not None and known is not None:
+        quick.mend(known)
     return Tokenizer(inner, quick)

@@ -10,13 +10,18 @@ tokenization.py): longest piece first.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from routers.onnx.spelling import Spelling
 
 # Without control characters, which the normaliser drops.
 _PLAIN = re.compile(r"[\t\n\r -~\u2013\u2014\u2018\u2019\u201c\u201d\u2026]*")
 _WORDS = re.compile(r"[a-z0-9]+|[!-/:-@\[-`{-~\u2013\u2014\u2018\u2019\u201c\u201d\u2026]")
 _LONGEST = 100
+# A text with more unknown words, and a larger share of them, is not mended: it is in another
+# language, or code.
+FEW, SHARE = 2, 0.25
 _NORMALIZER = {
     "type": "BertNormalizer",
     "clean_text": True,
@@ -45,6 +50,12 @@ class WordPiece:
         self._begin, self._end = self._ids["[CLS]"], self._ids["[SEP]"]
         self._unknown = self._ids["[UNK]"]
         self._widest = max(map(len, self._ids))
+        self._spelling: Spelling | None = None
+
+    def mend(self, known: Iterable[int]) -> None:
+        """From now on, mend words before they are taken apart; `known`: keys of words that are
+        right though the vocabulary does not hold them (see `Spelling`)."""
+        self._spelling = Spelling(self._ids, known)
 
     def encode(self, text: str) -> list[int] | None:
         """Ids with the special ones, at most `max_tokens`; None for text that is not plain."""
@@ -55,13 +66,16 @@ class WordPiece:
         words = _WORDS.findall(text.lower())[: self._most]
         ids = [self._ids.get(word, -1) for word in words]
         if -1 in ids:
-            ids = self._split(words)
+            few = ids.count(-1) <= max(FEW, SHARE * len(ids))
+            ids = self._split(words, self._spelling if few else None)
         return [self._begin, *ids[: self._most], self._end]
 
-    def _split(self, words: list[str]) -> list[int]:
+    def _split(self, words: list[str], spelling: Spelling | None) -> list[int]:
         found: list[int] = []
         for word in words:
             known = self._ids.get(word)
+            if known is None and spelling is not None:
+                known = self._ids.get(spelling.mend(word) or word)
             if known is not None:
                 found.append(known)
             else:

@@ -31,7 +31,7 @@ REQUESTS = "assumed/requests"
 ASSUMED = (EASY, TALK, HARD, SOLVED, REQUESTS)
 REQUESTS_FILE = "requests.toml"
 # What a local and a frontier model are assumed to make of a request.
-SURE = {"easy": (0.96, 0.98), "hard": (0.45, 0.75)}
+SURE = {"easy": (0.96, 0.98), "several": (0.75, 0.9), "hard": (0.45, 0.75)}
 TALK_DOMAINS = ("small_talk", "meta")
 
 # Which models stand for a tier: open ones that fit one server, and the two frontier ones.
@@ -143,7 +143,7 @@ def load_assumed(directory: Path) -> list[Row]:
     not judged by how it resembles one, spoken intents are assumed easy for both tiers, and the
     prompts that Arena-Hard chose because they tell models apart are assumed hard; `requests.toml`
     adds both kinds for each of its topics, so that neither topic nor length is what makes a
-    request hard. Of school
+    request hard, and requests for several calls of tools, assumed between the two. Of school
     mathematics, what takes more steps is assumed harder. The manifest counts these rows apart, and
     no metric is computed on them.
     """

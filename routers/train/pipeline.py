@@ -18,6 +18,8 @@ from routers.cards import encode_cards
 from routers.onnx.encoder import SPECIAL_TOKENS
 from routers.onnx.heads import HeadModel, save_heads, under
 from routers.onnx.manifest import Manifest, describe_file, write_manifest
+from routers.onnx.spelling import FILE as SPELLING
+from routers.onnx.spelling import load_known
 from routers.onnx.tokenizer import load_tokenizer
 from routers.refit.run import Material, write_beside
 from routers.train import classes, language
@@ -29,12 +31,13 @@ from routers.train.export import ENCODER, export_encoder, token_vectors
 from routers.train.fit import Table
 from routers.train.language import LanguageFigures
 from routers.train.measure import Held, hold_out, report, shipped
+from routers.train.spelling import known_words, vocabulary_of, write_known
 from routers.train.static import distil, write_graph
 from routers.train.tasks import fit_tasks, load_task_rows
 from routers.train.topics import fit_domain, load_domain_rows
 from routers.train.vectors import Vectors, as_rendered, surfaces
 
-VERSION = 2
+VERSION = 3
 MAX_TOKENS = 160
 SEED = 20_250_701
 # Rows of an assumed source: enough for a level, and few enough to embed in minutes.
@@ -80,6 +83,8 @@ def train(
     inputs = load_inputs(data_dir, leave_out)
     best, fast = out_dir / BEST, out_dir / FAST
     exported = export_encoder(best, MAX_TOKENS)
+    vocabulary = vocabulary_of(best / "tokenizer.json")
+    write_known(best, known_words(inputs.texts, vocabulary))
     read = Vectors(best, MAX_TOKENS, cache)
     read.learn(inputs.texts)
     texts = text_metrics(language.write(best, data_dir), classes.write(best, data_dir))
@@ -88,6 +93,7 @@ def train(
     found = {**_distil(best, fast, inputs, read), **texts}
     for name in TEXTS:
         shutil.copyfile(best / name, fast / name)
+    shutil.copyfile(best / SPELLING, fast / SPELLING)
     read = Vectors(fast, MAX_TOKENS, cache)
     read.learn(inputs.texts)
     made[FAST] = _finish(fast, inputs, read, data_dir, (exported.weights_sha256, found))
@@ -141,7 +147,7 @@ def table_of(rows: list[Row], read: Vectors) -> Table:
 
 
 def _distil(best: Path, fast: Path, inputs: Inputs, read: Vectors) -> dict[str, float]:
-    tokenizer = load_tokenizer(best / "tokenizer.json", MAX_TOKENS)
+    tokenizer = load_tokenizer(best / "tokenizer.json", MAX_TOKENS, load_known(best))
     texts = sorted(set(inputs.texts))
     side = SPECIAL_TOKENS // 2
     tokens = [tokenizer.encode(as_rendered(text).text)[side:-side] for text in texts]

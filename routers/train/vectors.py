@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from routers.heuristics import surface
 from routers.onnx.encoder import Encoder, load_encoder
 from routers.onnx.render import Rendered, render
+from routers.onnx.spelling import FILE as SPELLING
 from routers.types import Query, Turn
 
 CHUNK = 64
@@ -32,8 +33,11 @@ class Vectors:
 
     def __init__(self, artefact: Path, max_tokens: int, cache: Path | None = None) -> None:
         self._artefact, self._max_tokens = artefact, max_tokens
-        with (artefact / "model.onnx").open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        # Both what reads a text and what mends it first make its vector.
+        made = hashlib.sha256((artefact / "model.onnx").read_bytes())
+        if (artefact / SPELLING).exists():
+            made.update((artefact / SPELLING).read_bytes())
+        digest = made.hexdigest()[:16]
         self._file = None if cache is None else cache / f"{digest}-{max_tokens}.npz"
         self._known: dict[str, NDArray[np.float32]] = {}
         if self._file is not None and self._file.exists():

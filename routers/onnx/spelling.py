@@ -1,0 +1,106 @@
+"""Slips of the pen in words that the vocabulary does not hold.
+
+A misspelt word falls apart into pieces that mean something else, and the decision on its request
+with it. Four in five misspellings are one letter left out, one too many, one wrong, or two
+swapped (Damerau, CACM 7(3), 1964), and the first letter is seldom the wrong one (Yannakoudakis and
+Fawthrop, Information Processing & Management 19(2), 1983). So an unknown word that is one such slip
+away from a word of the vocabulary is read as that word, the commonest if there are several. Words
+that the training texts know are left alone, and so is a text most of whose words are unknown.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from routers.onnx.arrays import load_arrays, take
+
+# Beside a model: the keys of the words that are known. Without it no word is mended.
+FILE = "spelling.npz"
+# Of shorter words too many are one slip apart; a longer one is no word.
+SHORTEST, LONGEST = 4, 24
+# A word so short is only mended where two letters are swapped.
+SWAPPED_ONLY = 4
+_ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
+
+
+def _neighbours() -> dict[str, frozenset[str]]:
+    """The keys around each key."""
+    found: dict[str, set[str]] = {key: set() for row in _ROWS for key in row}
+    for upper, row in enumerate(_ROWS):
+        for at, key in enumerate(row):
+            near = set(row[max(0, at - 1) : at + 2])
+            if upper + 1 < len(_ROWS):
+                near |= set(_ROWS[upper + 1][max(0, at - 1) : at + 1])
+            for other in near - {key}:
+                found[key].add(other)
+                found[other].add(key)
+    return {key: frozenset(others) for key, others in found.items()}
+
+
+NEIGHBOURS = _neighbours()
+
+
+def word_key(word: str) -> int:
+    """By which a known word is remembered."""
+    return zlib.crc32(word.encode("ascii"))
+
+
+class Spelling:
+    """`vocabulary`: ids by word, the commoner the lower; `known`: keys of words that are right
+    though they are not in it (see `word_key`)."""
+
+    def __init__(self, vocabulary: Mapping[str, int], known: Iterable[int]) -> None:
+        self._words = {
+            word: number
+            for word, number in vocabulary.items()
+            if SHORTEST <= len(word) <= LONGEST and word.isascii() and word.isalpha()
+        }
+        self._known = frozenset(known)
+        # What is left of words without one letter. Several words are one string, for a dict of
+        # strings alone takes half the memory and costs the garbage collector nothing.
+        shorter: dict[str, str] = {}
+        for word in self._words:
+            for rest in {word[:at] + word[at + 1 :] for at in range(1, len(word))}:
+                others = shorter.get(rest)
+                shorter[rest] = word if others is None else f"{others} {word}"
+        self._shorter = shorter
+
+    def mend(self, word: str) -> str | None:
+        """The word of the vocabulary that `word`, which is not in it, was meant to be; None where
+        there is none. `word` is in lower case."""
+        size = len(word)
+        if not SHORTEST <= size <= LONGEST or not word.isalpha() or word_key(word) in self._known:
+            return None
+        found = self._swapped(word)
+        if size > SWAPPED_ONLY:
+            found += self._shorter.get(word, "").split()
+            for at in range(1, size):
+                rest = word[:at] + word[at + 1 :]
+                if rest in self._words:
+                    found.append(rest)
+                others = self._shorter.get(rest)
+                if others is not None:
+                    found += [
+                        meant
+                        for meant in others.split()
+                        if meant[at] in NEIGHBOURS[word[at]]
+                        and meant[:at] + meant[at + 1 :] == rest
+                    ]
+        return min(found, key=self._words.__getitem__, default=None)
+
+    def _swapped(self, word: str) -> list[str]:
+        turned = (
+            word[:at] + word[at + 1] + word[at] + word[at + 2 :] for at in range(1, len(word) - 1)
+        )
+        return [other for other in turned if other in self._words]
+
+
+def load_known(directory: Path) -> frozenset[int] | None:
+    """The keys in `spelling.npz` (`known` [n], unsigned integers), None where there is no such
+    file. Raises ArtefactError."""
+    path = directory / FILE
+    if not path.exists():
+        return None
+    return frozenset(take(load_arrays(path), FILE, "known", "u", (None,)).tolist())
