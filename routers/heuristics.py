@@ -38,10 +38,10 @@ SURFACE = (
 )
 
 _WORD = re.compile(r"\w+")
-_DIGITS = "0123456789"
-_OPERATORS = "=+*/^<>~|\\$%"
+_DIGITS = b"0123456789"
+_OPERATORS = b"=+*/^<>~|\\$%"
 _RARE_OPERATORS = "∑∫√≤≥≠±\u00d7÷"
-_CODE = "{}[]();_`#"
+_CODE = b"{}[]();_`#"
 _CHOICE = re.compile(r"^\(?[A-Ja-j][.)] ", re.MULTILINE)
 _NON_ASCII = re.compile(r"[^\x00-\x7f]")
 # Beginnings of words that ask for thought.
@@ -113,8 +113,11 @@ def surface(rendered: Rendered) -> tuple[float, ...]:
     words = _WORD.findall(small)
     lengths = list(map(len, words))
     size, count = max(1, len(text)), max(1, len(words))
-    digits = sum(map(text.count, _DIGITS))
-    operators = sum(map(text.count, _OPERATORS))
+    # Signs of ASCII are one byte each in UTF-8, and no part of another character.
+    raw = text.encode("utf-8", "surrogatepass")
+    digits = len(raw) - len(raw.translate(None, _DIGITS))
+    operators = len(raw) - len(raw.translate(None, _OPERATORS))
+    signs = len(raw) - len(raw.translate(None, _CODE))
     beyond = 0
     if not text.isascii():
         operators += sum(map(text.count, _RARE_OPERATORS))
@@ -127,7 +130,7 @@ def surface(rendered: Rendered) -> tuple[float, ...]:
         min(20.0, sum(lengths) / count),
         digits / size * 10,
         operators / size * 10,
-        sum(map(text.count, _CODE)) / size * 10,
+        signs / size * 10,
         math.log1p(lines),
         min(3.0, text.count("?")),
         1.0 if lines and len(_CHOICE.findall(text)) > 1 else 0.0,

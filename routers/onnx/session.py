@@ -70,12 +70,16 @@ class Session:
     def embed(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Unit vectors, float32 [len(batch), width], of token ids that are not empty."""
         xp = self._np
-        longest = max(len(ids) for ids in batch)
-        ids = xp.zeros((len(batch), longest), dtype=xp.int64)
-        mask = xp.zeros((len(batch), longest), dtype=xp.int64)
-        for row, tokens in enumerate(batch):
-            ids[row, : len(tokens)] = tokens
-            mask[row, : len(tokens)] = 1
+        if len(batch) == 1:
+            ids = xp.array(batch, dtype=xp.int64)
+            mask = xp.ones(ids.shape, dtype=xp.int64)
+        else:
+            longest = max(len(ids) for ids in batch)
+            ids = xp.zeros((len(batch), longest), dtype=xp.int64)
+            mask = xp.zeros((len(batch), longest), dtype=xp.int64)
+            for row, tokens in enumerate(batch):
+                ids[row, : len(tokens)] = tokens
+                mask[row, : len(tokens)] = 1
         feed = {"input_ids": ids, "attention_mask": mask}
         vectors: NDArray[np.float32] = self._inner.run(["sentence"], feed)[0]
         return vectors

@@ -73,28 +73,23 @@ class Spelling:
         size = len(word)
         if not SHORTEST <= size <= LONGEST or not word.isalpha() or word_key(word) in self._known:
             return None
-        found = self._swapped(word)
-        if size > SWAPPED_ONLY:
-            found += self._shorter.get(word, "").split()
-            for at in range(1, size):
-                rest = word[:at] + word[at + 1 :]
-                if rest in self._words:
-                    found.append(rest)
-                others = self._shorter.get(rest)
-                if others is not None:
-                    found += [
-                        meant
-                        for meant in others.split()
-                        if meant[at] in NEIGHBOURS[word[at]]
-                        and meant[:at] + meant[at + 1 :] == rest
-                    ]
-        return min(found, key=self._words.__getitem__, default=None)
-
-    def _swapped(self, word: str) -> list[str]:
-        turned = (
-            word[:at] + word[at + 1] + word[at] + word[at + 2 :] for at in range(1, len(word) - 1)
-        )
-        return [other for other in turned if other in self._words]
+        short, shorter, words = size <= SWAPPED_ONLY, self._shorter, self._words
+        found = [] if short else shorter.get(word, "").split()
+        for at in range(1, size):
+            # Without this letter the word is a word, or is a word without one of its letters.
+            rest = word[:at] + word[at + 1 :]
+            if not short and rest in words:
+                found.append(rest)
+            others = shorter.get(rest)
+            if others is None:
+                continue
+            swapped = word[:at] + word[at + 1 : at + 2] + word[at] + word[at + 2 :]
+            near = () if short else NEIGHBOURS[word[at]]
+            for meant in others.split():
+                replaced = meant[at] in near and meant[:at] + meant[at + 1 :] == rest
+                if replaced or meant == swapped:
+                    found.append(meant)
+        return min(found, key=words.__getitem__, default=None)
 
 
 def load_known(directory: Path) -> frozenset[int] | None:

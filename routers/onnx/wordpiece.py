@@ -49,6 +49,11 @@ class WordPiece:
         self._most = max_tokens - 2
         self._begin, self._end = self._ids["[CLS]"], self._ids["[SEP]"]
         self._unknown = self._ids["[UNK]"]
+        self._inner = {
+            word.removeprefix("##"): number
+            for word, number in self._ids.items()
+            if word.startswith("##")
+        }
         self._widest = max(map(len, self._ids))
         self._spelling: Spelling | None = None
 
@@ -91,16 +96,15 @@ class WordPiece:
         found: list[int] = []
         start, ids = 0, self._ids
         while start < len(word):
-            prefix = "##" if start else ""
             # No piece is wider than that: a hundred random letters are not tried a hundred times.
             for end in range(min(len(word), start + self._widest), start, -1):
-                piece = ids.get(prefix + word[start:end])
+                piece = ids.get(word[start:end])
                 if piece is not None:
                     break
             else:
                 return [self._unknown]
             found.append(piece)
-            start = end
+            start, ids = end, self._inner
         return found
 
 

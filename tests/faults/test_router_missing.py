@@ -51,7 +51,8 @@ def test_a_missing_model_stops_the_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["model.onnx", "heads.json", "heads.npz", "tokenizer.json", "classes.npz"]
+    "name",
+    ["model.onnx", "heads.json", "heads.npz", "tokenizer.json", "classes.npz", "spelling.npz"],
 )
 def test_a_corrupt_model_stops_the_start_and_names_the_file(tmp_path: Path, name: str) -> None:
     assert name in refused(tmp_path, broken(tmp_path, name))
