@@ -58,14 +58,15 @@ class Spelling:
             if SHORTEST <= len(word) <= LONGEST and word.isascii() and word.isalpha()
         }
         self._known = frozenset(known)
-        # What is left of words without one letter. Several words are one string, for a dict of
-        # strings alone takes half the memory and costs the garbage collector nothing.
-        shorter: dict[str, str] = {}
+        # The words that a string is, or is without one of their letters. Several words are one
+        # string, for a dict of strings alone takes half the memory and costs the garbage collector
+        # nothing; one dict, for a look at what is not there is most of the work.
+        near: dict[str, str] = {}
         for word in self._words:
-            for rest in {word[:at] + word[at + 1 :] for at in range(1, len(word))}:
-                others = shorter.get(rest)
-                shorter[rest] = word if others is None else f"{others} {word}"
-        self._shorter = shorter
+            for rest in {word, *(word[:at] + word[at + 1 :] for at in range(1, len(word)))}:
+                others = near.get(rest)
+                near[rest] = word if others is None else f"{others} {word}"
+        self._near = near
 
     def mend(self, word: str) -> str | None:
         """The word of the vocabulary that `word`, which is not in it, was meant to be; None where
@@ -73,23 +74,24 @@ class Spelling:
         size = len(word)
         if not SHORTEST <= size <= LONGEST or not word.isalpha() or word_key(word) in self._known:
             return None
-        short, shorter, words = size <= SWAPPED_ONLY, self._shorter, self._words
-        found = [] if short else shorter.get(word, "").split()
+        short, near = size <= SWAPPED_ONLY, self._near
+        found = [] if short else near.get(word, "").split()
         for at in range(1, size):
-            # Without this letter the word is a word, or is a word without one of its letters.
             rest = word[:at] + word[at + 1 :]
-            if not short and rest in words:
-                found.append(rest)
-            others = shorter.get(rest)
+            others = near.get(rest)
             if others is None:
                 continue
             swapped = word[:at] + word[at + 1 : at + 2] + word[at] + word[at + 2 :]
-            near = () if short else NEIGHBOURS[word[at]]
+            keys = () if short else NEIGHBOURS[word[at]]
             for meant in others.split():
-                replaced = meant[at] in near and meant[:at] + meant[at + 1 :] == rest
-                if replaced or meant == swapped:
+                if meant == rest:
+                    fits = not short
+                else:
+                    replaced = meant[at] in keys and meant[:at] + meant[at + 1 :] == rest
+                    fits = replaced or meant == swapped
+                if fits:
                     found.append(meant)
-        return min(found, key=words.__getitem__, default=None)
+        return min(found, key=self._words.__getitem__, default=None)
 
 
 def load_known(directory: Path) -> frozenset[int] | None:

@@ -9,7 +9,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from routers.onnx.arrays import save_arrays
@@ -99,6 +99,7 @@ def test_what_is_mended_is_one_slip_away_and_no_rarer(word: str, seed: int) -> N
             word[:at] + rng.choice(sorted(NEIGHBOURS[word[at]])) + word[at + 1 :],
         ]
     )
+    assume(written not in VOCABULARY)
     found = SPELLING.mend(written)
     if len(written) > 4 and written.isalpha() and len(written) <= 24:
         assert found is not None
