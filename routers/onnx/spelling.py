@@ -70,7 +70,7 @@ class Spelling:
 
     def mend(self, word: str) -> str | None:
         """The word of the vocabulary that `word`, which is not in it, was meant to be; None where
-        there is none. `word` is in lower case."""
+        there is none. `word`: letters and digits of ASCII, in lower case."""
         size = len(word)
         if not SHORTEST <= size <= LONGEST or not word.isalpha() or word_key(word) in self._known:
             return None
