@@ -35,7 +35,7 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Write the arrays by name in sorted order; the same arrays give the same bytes under the
-    same zlib, for numpy dates every member 1980. Raises OSError."""
+    same zlib and zipfile, for numpy dates every member 1980. Raises OSError."""
     import numpy as np
 
     with path.open("wb") as file:

@@ -110,7 +110,7 @@ async def test_the_card_moves_its_candidate_and_no_other(tmp_path: Path, referen
         found.append(apply_cards(score, activated_cards(config, directory)))
         await router.aclose()
     before, after = found
-    assert after.model == "ward/3"
+    assert after.model == f"ward/{load_manifest(BASE).version + 1}"
     assert (after.p_local_ok, after.p_frontier_ok) == (before.p_local_ok, before.p_frontier_ok)
     listed = {"ward/llama3.1:8b"}
     assert before.p_ok.keys() == listed
