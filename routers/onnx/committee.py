@@ -26,6 +26,8 @@ TARGETS = ("local", "gain")
 # A member far outside what it said of the rows says no more than this many standard deviations.
 CLIP = 2.5
 NEIGHBOURS = 5
+# A text is of another kind altogether up to this probability of being of the rows' kind.
+ASIDE = 0.1
 # So little of the rows' kind that the memory need not be asked.
 ELSEWHERE = 0.02
 
@@ -57,8 +59,8 @@ class Committee:
     of the targets; `topic` [2, topics]; `start` [2, 3]: what near, shape and topic say of a text
     that they know nothing of; `centre`, `spread`, `weight` [2, members]; `line` [2, 2]: intercept
     and slope of the sum, towards a logit for local, towards a gain for the gain.
-    `gate` [width + features + 1]: a logit, bias last, of how much a text is of the rows' kind (an
-    examination question, not an everyday request); the less, the less the memory speaks.
+    `gate` [width + features + 1]: a logit, bias last, of a text being of the rows' kind (an
+    examination question, not an everyday request); the less it is, the less the memory speaks.
     `familiar` [2]: mean cosine to the five nearest rows below which it does not speak, and from
     which it speaks alone. Raises ValueError for shapes that do not fit.
     """
@@ -136,6 +138,9 @@ class Committee:
 
     def _familiarity(self, cosines: Floats) -> NDArray[np.float32]:
         xp = self._np
+        if float(cosines.max()) <= self._low:
+            # Nor is the mean of the nearest above it, and a maximum is found sooner.
+            return xp.zeros(len(cosines), dtype=xp.float32)
         near = min(NEIGHBOURS, cosines.shape[1])
         nearest = xp.partition(cosines, cosines.shape[1] - near, axis=1)[:, -near:]
         share: NDArray[np.float32] = (nearest.sum(axis=1) / near - self._low) / self._range
@@ -160,12 +165,19 @@ class Committee:
 
 
 def at_home(views: Views, gate: Floats) -> NDArray[np.float32]:
-    """[n], 0..1: how far a text is of the kind that the rows are."""
+    """[n], 0..1: how far a text is of the kind that the rows are, from 0 at a probability of ASIDE
+    to 1 at certainty."""
+    import numpy
+
     width = views.sentences.shape[1]
     logit = views.sentences @ gate[:width]
     logit += views.surfaces @ gate[width:-1]
     logit += gate[-1]
-    return logistic(logit)
+    home = logistic(logit)
+    home -= numpy.float32(ASIDE)
+    home *= numpy.float32(1 / (1 - ASIDE))
+    found: NDArray[np.float32] = numpy.maximum(home, 0.0, out=home)
+    return found
 
 
 def logistic(logit: Floats) -> NDArray[np.float32]:
