@@ -204,44 +204,19 @@ def with_card(cards: Cards, target: str, card: Card) -> Cards:
     return msgspec.structs.replace(cards, cards={**cards.cards, target: card})
 
 
-def rebase(cards: Cards, base: Base, by: Card | None, name: str = "") -> Cards:
-    """The cards for heads whose `base` probability now means another model than the reference.
+def without_base(cards: Cards, base: Base) -> Cards:
+    """The cards for heads whose `base` probability now means a customer's model.
 
     Heads refitted to a customer's labels say how likely *that* model answers well: applied on top,
-    the old offsets would count its ability twice. `by` is that model's card before the refit;
-    every card of this base is then taken relative to it. Without one (nobody knows which model
-    the labels are of) the cards of this base, and the prior with the local one, are left out.
+    the old offsets would count its ability twice. Nobody knows which listed model the labels are
+    of, so the cards of this base, and the prior with the local one, are left out.
     """
-    kept = {key: card for key, card in cards.cards.items() if card.base != base}
-    prior = cards.prior if base == "frontier" else None
-    if by is not None:
-        if by.base != base:
-            raise CardError(f"a card of base {by.base} cannot stand for {base}")
-        for key, card in cards.cards.items():
-            if card.base == base:
-                kept[key] = _relative(card, by)
-        if prior is None and cards.prior is not None:
-            moved = cards.prior.intercept - by.offset / by.slope
-            prior = msgspec.structs.replace(cards.prior, intercept=round(moved, 4))
-    reference = {**cards.reference, base: name}
-    return msgspec.structs.replace(cards, cards=kept, prior=prior, reference=reference)
-
-
-def _relative(card: Card, by: Card) -> Card:
-    # z = s*r + o and the new reference z' = s'*r + o', so z = (s/s')*z' + o - (s/s')*o'.
-    slope = card.slope / by.slope
-    names = sorted({*card.domain, *by.domain})
-    domain = {n: card.domain.get(n, 0.0) - slope * by.domain.get(n, 0.0) for n in names}
     return msgspec.structs.replace(
-        card,
-        slope=round(min(MAX_SLOPE, slope), 4),
-        offset=_in_range(card.offset - slope * by.offset),
-        domain={n: _in_range(value) for n, value in domain.items() if abs(value) > EDGE},
+        cards,
+        cards={key: card for key, card in cards.cards.items() if card.base != base},
+        prior=cards.prior if base == "frontier" else None,
+        reference={**cards.reference, base: ""},
     )
-
-
-def _in_range(offset: float) -> float:
-    return round(max(-MAX_OFFSET, min(MAX_OFFSET, offset)), 4)
 
 
 def logit(p: float) -> float:

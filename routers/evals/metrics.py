@@ -52,14 +52,6 @@ class Order:
         return gained
 
 
-def quality_curve(score: Floats, weak: Floats, strong: Floats, shares: Floats = SHARES) -> Floats:
-    """Mean quality when that share of the calls, those with the highest score, goes to the
-    strong model."""
-    gain = np.asarray(strong, dtype=float) - weak
-    curve: Floats = (weak.sum() + Order(score).gained(gain, shares=shares)) / len(weak)
-    return curve
-
-
 def pgr_curve(score: Floats, weak: Floats, strong: Floats) -> Floats:
     """Share of the gap between the models that is closed at 0, 10 ... 100 % of the calls. NaN
     where the strong model is not better on these rows."""

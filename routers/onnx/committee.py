@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 MEMBERS = ("near", "shape", "topic", "length", "below")
 LOCAL, GAIN = 0, 1
-TARGETS = ("local", "gain")
 # A member far outside what it said of the rows says no more than this many standard deviations.
 CLIP = 2.5
 NEIGHBOURS = 5
@@ -140,7 +139,8 @@ class Committee:
         xp = self._np
         if float(cosines.max()) <= self._low:
             # Nor is the mean of the nearest above it, and a maximum is found sooner.
-            return xp.zeros(len(cosines), dtype=xp.float32)
+            silent: NDArray[np.float32] = xp.zeros(len(cosines), dtype=xp.float32)
+            return silent
         near = min(NEIGHBOURS, cosines.shape[1])
         nearest = xp.partition(cosines, cosines.shape[1] - near, axis=1)[:, -near:]
         share: NDArray[np.float32] = (nearest.sum(axis=1) / near - self._low) / self._range

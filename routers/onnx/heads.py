@@ -6,7 +6,9 @@ recovery. Two independent heads rank as well on labelled questions, but on promp
 both tiers look bad their difference falls to zero and the hardest prompts stay local.
 
 On it stand committees (see `routers.onnx.committee`): one over the rows that ship with labels of
-both tiers, and one over the rows of an operator, if there was a refit.
+both tiers, and one over the rows of an operator, if there was a refit. What a system prompt and
+tools ask for (`Rendered.demand`) counts between the two: no row that ships has any, and an
+operator's labels say themselves what it was worth.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     Arrays = Mapping[str, NDArray[Any]]
 
 META, ARRAYS = "heads.json", "heads.npz"
+# The layer of an operator's rows, the highest.
+OWN = "own"
 CLIP = 3.0
 LINEAR = ("surface_mean", "surface_std", "topics", "weights", "bias")
 # Probabilities never reach 0 or 1: no count of labels shows "never".
@@ -190,26 +194,26 @@ class HeadModel:
         demand: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
         """[n, 2]: p_local_ok and p_frontier_ok, from [n, width] and raw surfaces [n, features].
-        `demand` [n]: see `Rendered`; the frontier makes up for a part of what it takes."""
-        below = self.views(sentences, surfaces).below
-        logit, gain = below[:, 0], below[:, 1]
-        if demand is not None:
-            logit, gain = logit - demand, gain + MADE_UP * demand
-        return self.probabilities(logit, gain)
+        `demand` [n]: see `Rendered`."""
+        below = self.views(sentences, surfaces, demand).below
+        return self.probabilities(below[:, 0], below[:, 1])
 
     def views(
         self,
         sentences: NDArray[np.float32],
         surfaces: NDArray[np.float32],
+        demand: NDArray[np.float32] | None = None,
         without: frozenset[str] = frozenset(),
     ) -> Views:
         """The texts with what all layers, but for those in `without`, say of them."""
         views = self.linear.views(sentences, surfaces)
         for name, committee in self.committees.items():
-            if name not in without:
-                said, _ = committee.predict(views)
-                views = msgspec.structs.replace(views, below=said, away=None)
-        return views
+            if name not in without and name != OWN:
+                views = _with(views, committee)
+        if demand is not None and demand.any():
+            views = _asked(views, demand)
+        own = self.committees.get(OWN)
+        return views if own is None or OWN in without else _with(views, own)
 
     def name_topics(
         self, sentences: NDArray[np.float32], texts: Sequence[str]
@@ -234,6 +238,19 @@ class HeadModel:
         ]
         found: NDArray[np.float32] = self._np.array(both, dtype=self._np.float32).reshape(-1, 2)
         return found
+
+
+def _with(views: Views, committee: Committee) -> Views:
+    said, _ = committee.predict(views)
+    return msgspec.structs.replace(views, below=said, away=None)
+
+
+def _asked(views: Views, demand: NDArray[np.float32]) -> Views:
+    """With what is asked for beside the text: the local model loses by it, and the frontier makes
+    up for a part of that."""
+    change = demand[:, None] * (-1.0, MADE_UP)
+    away = None if views.away is None else views.away + change
+    return msgspec.structs.replace(views, below=views.below + change, away=away)
 
 
 def _probabilities(logit: float, gain: float) -> tuple[float, float]:

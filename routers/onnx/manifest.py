@@ -67,7 +67,8 @@ REQUIRED = ("model.onnx", "tokenizer.json", "heads.json", "heads.npz")
 
 
 def load_manifest(directory: Path) -> Manifest:
-    """Read the manifest and verify every file it names. Raises ArtefactError."""
+    """Read the manifest and verify every file it names, and that there are no others: what an
+    artefact may bring is read when it is there. Raises ArtefactError."""
     manifest = read_manifest(directory)
     for name in REQUIRED:
         if name not in manifest.files:
@@ -76,6 +77,10 @@ def load_manifest(directory: Path) -> Manifest:
         if Path(name).name != name:
             raise ArtefactError(MANIFEST, f"names a file outside its directory: {name!r}")
         _verify(directory / name, entry)
+    for file in sorted(directory.iterdir()):
+        other = file.name not in (MANIFEST, *manifest.files) and not file.name.startswith(".")
+        if other and not file.is_dir():
+            raise ArtefactError(file.name, "is not in the manifest, which pins every file")
     return manifest
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from routers.types import Query
+from routers.types import Query, Turn
 
 HEAD = 400
 TAIL = 200
@@ -23,7 +23,9 @@ LAST_OF_MANY = 340
 FIRST = 130
 EARLIER = 80
 TURNS = 16
-USER, SYSTEM = "user", "system"
+USER = "user"
+# What an application says before its user does; `developer` is OpenAI's newer name for it.
+SYSTEM = frozenset(("system", "developer"))
 # What a text is cut to before its white space is looked at.
 ROUGH = 4 * (HEAD + TAIL)
 # Only so much of a text's ends is searched for courtesies, and of a turn for what it refers to.
@@ -125,14 +127,17 @@ def plain(text: str) -> str:
 
 
 def render(query: Query) -> Rendered:
-    """The text of a query; empty when nobody but the system prompt says anything.
+    """The text of a query; empty when nobody says anything.
 
     The system prompt is no part of the text: it is the same for every request of an application,
     and the same question must get the same score under any boilerplate. What it asks for counts
-    as `demand`.
+    as `demand`. Where nobody else says anything, it is the question.
     """
-    demand = _demand(query)
     recent = _recent(query)
+    if not recent:
+        query = _as_asked(query)
+        recent = _recent(query)
+    demand = _demand(query)
     users = [turn for turn in recent if turn.role == USER]
     if len(users) > 1 and _new_topic(users[-1].text):
         recent = users = users[-1:]
@@ -156,7 +161,7 @@ def _recent(query: Query) -> list[_Said]:
     """The turns to look at."""
     first = next((i for i, turn in enumerate(query.turns) if turn.role == USER), None)
     start = max(0, len(query.turns) - TURNS)
-    chosen = [turn for turn in query.turns[start:] if turn.role != SYSTEM and turn.text]
+    chosen = [turn for turn in query.turns[start:] if turn.role not in SYSTEM and turn.text]
     if first is not None and first < start:
         chosen.insert(0, query.turns[first])
     found: list[_Said] = []
@@ -168,6 +173,12 @@ def _recent(query: Query) -> list[_Said]:
             whole = len(turn.text)
             found.append(_Said(turn.role, text, whole if whole > 2 * ROUGH else len(text)))
     return found
+
+
+def _as_asked(query: Query) -> Query:
+    """With what the system prompt says as if a user had said it."""
+    turns = (Turn(USER, turn.text) for turn in query.turns[-TURNS:] if turn.role in SYSTEM)
+    return msgspec.structs.replace(query, turns=tuple(turns))
 
 
 def _new_topic(text: str) -> bool:
@@ -183,7 +194,7 @@ def _new_topic(text: str) -> bool:
 def _demand(query: Query) -> float:
     words = 0
     for turn in query.turns[:2]:
-        if turn.role == SYSTEM:
+        if turn.role in SYSTEM:
             words += len(set(_DEMANDING.findall(turn.text[:PROMPT].lower())))
     if not words and not query.tools:
         return 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import math
 import time
@@ -117,7 +116,8 @@ class OnnxRouter:
         self._monitor = extras.monitor
         self._name = str(facts.get("model", "onnx"))
         self._batcher: Batcher[Rendered, Verdict | None] = Batcher(model, limits, clock)
-        self._cache: OrderedDict[bytes, Score] = OrderedDict()
+        # With the sentence vector, for a request that is answered from here is watched too.
+        self._cache: OrderedDict[bytes, tuple[Score, NDArray[np.float32] | None]] = OrderedDict()
         self._cache_size = cache_size
         self._clock = clock
         self._counts = {
@@ -162,7 +162,8 @@ class OnnxRouter:
         if hit is not None:
             self._cache.move_to_end(key)
             self._counts["cached"] += 1
-            return msgspec.structs.replace(hit, cached=True, us=self._us(started))
+            self._watch(*hit)
+            return msgspec.structs.replace(hit[0], cached=True, us=self._us(started))
         try:
             verdict = await self._batcher.run(rendered, deadline)
         except DeadlinePassed:
@@ -206,14 +207,17 @@ class OnnxRouter:
             model=self._name,
             us=self._us(started),
         )
-        if self._monitor is not None:
-            gain = verdict.p_frontier_ok - verdict.p_local_ok
-            self._monitor.observe(gain, verdict.domain, verdict.sentence)
+        sentence = verdict.sentence if self._monitor is not None else None
+        self._watch(score, sentence)
         self._counts["scored"] += 1
-        self._cache[key] = score
+        self._cache[key] = score, sentence
         if len(self._cache) > self._cache_size:
             self._cache.popitem(last=False)
         return score
+
+    def _watch(self, score: Score, sentence: NDArray[np.float32] | None) -> None:
+        if self._monitor is not None and score.gain is not None:
+            self._monitor.observe(score.gain, score.domain, sentence)
 
     def _unclassified(self, reason: str, started: float) -> Score:
         self._counts[reason] += 1
@@ -264,11 +268,6 @@ class MissingRouter:
 
     async def aclose(self) -> None:
         return None
-
-
-async def load_router(directory: Path = DEFAULT_ARTEFACT) -> OnnxRouter:
-    """`OnnxRouter.load` without blocking the event loop. Raises ArtefactError."""
-    return await asyncio.to_thread(OnnxRouter.load, directory)
 
 
 _ENGLISH = frozenset(

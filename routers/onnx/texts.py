@@ -28,7 +28,7 @@ class TextModels:
         self._language = language
         self._classes = classes
         self._failures = 0
-        self._last_error: str | None = None
+        self._broken: dict[str, str] = {}
 
     def detect(self, text: str) -> frozenset[str]:
         """The data classes found; empty without a model, and where it failed."""
@@ -37,9 +37,9 @@ class TextModels:
         try:
             found = self._classes.detect(text)
         except Exception as exc:  # a border: the patterns have looked, and the request goes on
-            self._failed("data classes", exc)
+            self._failed(CLASSES, exc)
             return frozenset()
-        self._last_error = None
+        self._broken.pop(CLASSES, None)
         return found
 
     def language(self, text: str) -> str | None:
@@ -47,26 +47,28 @@ class TextModels:
         if self._language is None:
             return None
         try:
-            return self._language.code(text, SURE)
+            found = self._language.code(text, SURE)
         except Exception as exc:  # a border: a request is served without knowing its language
-            self._failed("language", exc)
+            self._failed(LANGUAGE, exc)
             return None
+        self._broken.pop(LANGUAGE, None)
+        return found
 
     def describe(self) -> dict[str, object]:
-        """Facts for `/readyz`: which models there are, and whether the last look failed."""
+        """Facts for `/readyz`: which models there are, and those whose last look failed."""
         return {
             "language": self._language is not None,
             "data_classes": self._classes is not None,
             "failures": self._failures,
-            "last_error": self._last_error,
+            "last_error": "; ".join(f"{file}: {why}" for file, why in self._broken.items()) or None,
         }
 
     def _failed(self, what: str, exc: Exception) -> None:
         # The text itself stays out of the log: it may hold what is looked for.
-        if self._last_error is None:
-            log.error("the model of %s failed: %s", what, type(exc).__name__)
+        if what not in self._broken:
+            log.error("the model in %s failed: %s", what, type(exc).__name__)
         self._failures += 1
-        self._last_error = f"{what}: {type(exc).__name__}"
+        self._broken[what] = type(exc).__name__
 
 
 def load_texts(directory: Path) -> TextModels:

@@ -2,8 +2,10 @@
 
 For a kernel matrix K and labels y, with H = (K + ridge I)^-1, the prediction for row i without
 row i is y_i - (H y)_i / H_ii (Rasmussen and Williams, Gaussian Processes for Machine Learning,
-2006, eq. 5.12). So every figure that weighs and calibrates the members is of rows not fitted on,
-and a fit of 1,500 rows takes seconds. Only numpy.
+2006, eq. 5.12). So the figures that weigh and calibrate the members are of rows not fitted on, but
+for the mean that the labels are counted from: without a row it would lean away from that row's
+label, and a member that knows nothing would seem to know the opposite. A fit of 1,500 rows takes
+seconds. Only numpy.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from routers.onnx.committee import CLIP, GAIN, LOCAL, NEIGHBOURS, Kernels, Views, at_home, beneath
+from routers.onnx.committee import CLIP, GAIN, LOCAL, NEIGHBOURS, Kernels, Views
 
 Floats = NDArray[np.floating[Any]]
 
@@ -33,8 +35,8 @@ SLOPE_PRIOR = 30.0
 
 class Labels(msgspec.Struct, frozen=True):
     """[n] each, in [0, 1], NaN where unknown. `weight` [n] above 0: how far a row is believed, or
-    how many it stands for; only those with 1 or more set the level and the spread. None: 1 for
-    all."""
+    how many it stands for; only those with 1 or more set the level, by their number, and the
+    spread. None: 1 for all."""
 
     local: Floats
     frontier: Floats
@@ -54,13 +56,10 @@ class Labels(msgspec.Struct, frozen=True):
 
 
 class Fitted(msgspec.Struct, frozen=True):
-    """`arrays` and `kernels` as Committee takes them. `held` [n, 2]: logit of p_local_ok and gain
-    of each row by a committee that has not seen it; the heads beneath where the memory is silent.
-    """
+    """`arrays` and `kernels` as Committee takes them."""
 
     arrays: dict[str, NDArray[Any]]
     kernels: Kernels
-    held: Floats
 
 
 class _Member(msgspec.Struct, frozen=True):
@@ -73,11 +72,10 @@ class _Member(msgspec.Struct, frozen=True):
 
 
 class _Side(msgspec.Struct, frozen=True):
-    """One target's part of a committee: rows of its arrays, and the loss of its held
-    predictions."""
+    """One target's part of a committee: rows of its arrays, and the loss of its predictions of
+    rows left out."""
 
     arrays: dict[str, Any]
-    held: Floats
     loss: float
 
 
@@ -97,13 +95,11 @@ def fit_committee(
     if gate is None:
         gate = np.zeros(views.sentences.shape[1] + views.surfaces.shape[1] + 1)
         gate[-1] = ALWAYS
-    share, familiar = _familiarity(cosines, labels.weights >= 1.0, speaks)
-    home = at_home(views, gate)
-    share = share * home
+    familiar = _familiarity(cosines, labels.weights >= 1.0, speaks)
     targets = [labels.target(LOCAL), labels.target(GAIN)]
     known = [np.flatnonzero(~np.isnan(label)) for label in targets]
-    sure = labels.weights >= 1.0
-    if min(int(sure[rows].sum()) for rows in known) < 2:
+    sure = np.where(labels.weights >= 1.0, labels.weights, 0.0)
+    if min(np.count_nonzero(sure[rows]) for rows in known) < 2:
         raise ValueError("a target needs at least two labels")
     shape = _ridges(_shape_gram(views), targets, known, SHAPE_RIDGE / labels.weights)
     topics = np.asarray(views.topics, dtype=np.float64)
@@ -112,7 +108,7 @@ def fit_committee(
     for width in nears:
         gram = np.exp(width * (cosines - 1))
         near = _ridges(gram, targets, known, NEAR_RIDGE / labels.weights)
-        scenes = [_Scene(views, topics, share, b, sure, beneath(views, home)) for b in belows]
+        scenes = [_Scene(views, topics, below, sure) for below in belows]
         sides = [
             min(
                 (_side(s, i, (near[i], shape[i], topic[i]), targets[i], known[i]) for s in scenes),
@@ -140,20 +136,17 @@ def _fitted(
     }
     for name in sides[0].arrays:
         arrays[name] = np.array([side.arrays[name] for side in sides], dtype=np.float32)
-    held = np.stack([side.held for side in sides], axis=1)
-    return Fitted(arrays, Kernels(width, SHAPE_WIDTH), held)
+    return Fitted(arrays, Kernels(width, SHAPE_WIDTH))
 
 
 class _Scene(msgspec.Struct, frozen=True):
-    """What both targets share. `share` [n]: how far the memory speaks for each of its rows;
-    `sure` [n]: rows that set the level."""
+    """What both targets share. `sure` [n]: how many a row stands for in the level; 0 for those
+    that do not set it."""
 
     views: Views
     topics: Floats
-    share: Floats
     below: bool
-    sure: NDArray[np.bool_]
-    beneath: Floats
+    sure: Floats
 
 
 def _side(
@@ -164,15 +157,16 @@ def _side(
     known: NDArray[np.intp],
 ) -> _Side:
     """Joins the members of one target."""
-    views, share = scene.views, scene.share
+    views = scene.views
     sign = -1.0 if which == LOCAL else 1.0
     said = [*(m.held for m in members), sign * views.surfaces[:, 0], views.below[:, which]]
     table = np.stack(said, axis=1).astype(np.float64)
-    known = known[scene.sure[known]]
+    known = known[scene.sure[known] > 0]
     centre, spread = table[known].mean(axis=0), table[known].std(axis=0) + 1e-6
     weight = np.array([1.0, 1.0, 1.0, 1.0, 1.0 if scene.below else 0.0])
     total = np.clip((table - centre) / spread, -CLIP, CLIP) @ weight
-    line = (_logistic_line if which == LOCAL else _straight_line)(total[known], label[known])
+    draw = _logistic_line if which == LOCAL else _straight_line
+    line = draw(total[known], label[known], scene.sure[known])
     own = line[0] + line[1] * total
     near, shape, topic = members
     arrays = {
@@ -187,7 +181,7 @@ def _side(
     }
     expected = 1 / (1 + np.exp(-own)) if which == LOCAL else own
     loss = float(((expected - label)[known] ** 2).mean())
-    return _Side(arrays, share * own + (1 - share) * scene.beneath[:, which], loss)
+    return _Side(arrays, loss)
 
 
 def _shape_gram(views: Views) -> Floats:
@@ -225,34 +219,36 @@ def _ridge(gram: Floats, label: Floats, known: NDArray[np.intp], inverse: Floats
 
 def _familiarity(
     cosines: Floats, sure: NDArray[np.bool_], speaks: tuple[float, float]
-) -> tuple[Floats, tuple[float, float]]:
-    """How far the memory speaks for each of its own rows, and the two limits."""
+) -> tuple[float, float]:
+    """The limits between which the memory's say grows, by how near its rows are to each other."""
     others = cosines.copy()
     np.fill_diagonal(others, -1.0)
     near = min(NEIGHBOURS, len(others) - 1)
     best = np.partition(others, len(others) - near, axis=1)[:, -near:].mean(axis=1)
     low, high = (float(v) for v in np.quantile(best[sure], speaks))
-    return np.clip((best - low) / max(high - low, 1e-6), 0.0, 1.0), (low, high)
+    return low, high
 
 
-def _straight_line(total: Floats, label: Floats) -> tuple[float, float]:
-    deviation = total - total.mean()
-    prior = SLOPE_PRIOR * max(float(total.var()), 1e-9)
-    slope = float(deviation @ label) / (float(deviation @ deviation) + prior)
+def _straight_line(total: Floats, label: Floats, weight: Floats) -> tuple[float, float]:
+    centre, level = np.average(total, weights=weight), np.average(label, weights=weight)
+    deviation = total - centre
+    prior = SLOPE_PRIOR * max(float(np.average(deviation**2, weights=weight)), 1e-9)
+    weighed = weight * deviation
+    slope = float(weighed @ label) / (float(weighed @ deviation) + prior)
     slope = max(slope, 1e-4)
-    return float(label.mean() - slope * total.mean()), slope
+    return float(level - slope * centre), slope
 
 
-def _logistic_line(total: Floats, label: Floats) -> tuple[float, float]:
+def _logistic_line(total: Floats, label: Floats, weight: Floats) -> tuple[float, float]:
     """Intercept and slope of a logit (Platt 1999), the slope drawn a little towards 0."""
     centre, spread = float(total.mean()), float(total.std()) + 1e-9
     design = np.stack([np.ones_like(total), (total - centre) / spread], axis=1)
     found = np.zeros(2)
     for _ in range(25):
         p = 1 / (1 + np.exp(-(design @ found)))
-        gradient = design.T @ (p - label) + np.array([1e-3, 2.0]) * found
-        curvature = (design * (p * (1 - p) + 1e-4)[:, None]).T @ design + np.diag([1e-3, 2.0])
-        step = np.linalg.solve(curvature, gradient)
+        gradient = design.T @ (weight * (p - label)) + np.array([1e-3, 2.0]) * found
+        curvature = (design * (weight * (p * (1 - p) + 1e-4))[:, None]).T @ design
+        step = np.linalg.solve(curvature + np.diag([1e-3, 2.0]), gradient)
         found = found - step
         if np.abs(step).max() < 1e-8:
             break

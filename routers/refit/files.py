@@ -10,11 +10,20 @@ from pathlib import Path
 
 import msgspec
 
-from routers.onnx.manifest import MANIFEST, ArtefactError, FileEntry, Manifest, describe_file
+from routers.onnx.manifest import (
+    MANIFEST,
+    ArtefactError,
+    FileEntry,
+    Manifest,
+    describe_file,
+    read_manifest,
+)
 
 # In the manifest: rows and figures of the card of a target are under `card/TARGET`.
 CARD = "card/"
 HALF = ".partial"
+# How the manifest's limit begins that says what models the probabilities are of.
+MEANING = "p_local_ok "
 
 
 def require_apart(base: Path, out: Path) -> None:
@@ -25,15 +34,21 @@ def require_apart(base: Path, out: Path) -> None:
 
 @contextlib.contextmanager
 def whole(out: Path) -> Iterator[Path]:
-    """A directory to write an artefact into, whose files stand in `out` when all are written: one
-    that fails half-way leaves nothing. Raises OSError."""
+    """A directory to write an artefact into, whose files stand in `out` when all are written, in
+    place of those of a former artefact: one that fails before leaves `out` as it was. A reader
+    finds the former artefact, none for a moment, or the new one. Raises ArtefactError when `out`
+    holds files that are no artefact's, and OSError."""
+    former = _former(out)
     fresh = not out.exists()
     half = out / HALF
     shutil.rmtree(half, ignore_errors=True)
     half.mkdir(parents=True)
     try:
         yield half
-        # The manifest last: until then a reader finds the former one, or none.
+        # Without a manifest there is no artefact: none is a mixture of two.
+        (out / MANIFEST).unlink(missing_ok=True)
+        for name in former:
+            (out / name).unlink(missing_ok=True)
         for file in [*_files(half), half / MANIFEST]:
             file.replace(out / file.name)
     finally:
@@ -41,6 +56,17 @@ def whole(out: Path) -> Iterator[Path]:
         if fresh:
             with contextlib.suppress(OSError):
                 out.rmdir()  # only succeeds where nothing was written
+
+
+def _former(out: Path) -> list[str]:
+    """The files of the artefact in `out`. Raises ArtefactError when there are others."""
+    if not out.is_dir():
+        return []
+    found = [file.name for file in _files(out)]
+    pinned = read_manifest(out).files if (out / MANIFEST).exists() else {}
+    if strange := sorted(set(found) - set(pinned)):
+        raise ArtefactError(strange[0], f"is in {out} and of no artefact: name another directory")
+    return found
 
 
 def copy_files(base: Path, out: Path) -> None:

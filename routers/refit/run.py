@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from routers.cards import FILE as CARDS
-from routers.cards import encode_cards, load_cards, rebase
+from routers.cards import encode_cards, load_cards, without_base
 from routers.drift import FILE as REFERENCE
 from routers.drift import dump_reference, reference_of
 from routers.evals import metrics
@@ -24,16 +24,26 @@ from routers.evals.folds import alike
 from routers.labels import LabelRow, LabelsError, require_enough
 from routers.onnx.committee import GAIN, Committee, Views
 from routers.onnx.encoder import SPECIAL_TOKENS, Reading, load_encoder
-from routers.onnx.heads import HeadModel, load_heads, save_heads, under
+from routers.onnx.heads import OWN, HeadModel, load_heads, save_heads, under
 from routers.onnx.manifest import load_manifest, write_manifest
 from routers.onnx.render import render
 from routers.refit.committee import Fitted, Floats, Labels, fit_committee
-from routers.refit.files import copy_files, describe, require_apart, today, whole, without_cards
+from routers.refit.files import (
+    MEANING,
+    copy_files,
+    describe,
+    require_apart,
+    today,
+    whole,
+    without_cards,
+)
 from routers.steering.calibration import FILE as CALIBRATION
 from routers.steering.calibration import Calibration, dump_calibration
 
-OWN = "own"
 LEAST = 50
+# So many different texts are fitted at most: time grows with their cube and memory with their
+# square, and more than 1,200 taught next to nothing more (docs/adr/0008-router.md).
+MOST = 2500
 FOLDS = 5
 ROUNDS = 1000
 # A row whose sentence vector is in a committee's memory was learnt from there.
@@ -43,8 +53,9 @@ SAME = 0.9995
 class RefitReport(msgspec.Struct, frozen=True):
     """`base` and `name`: artefacts as `name/version`. `better`: the held-out interval of the gain
     in APGR, or of the fall in Brier score, lies above 0, and neither lies below. `rows`: different
-    texts; `merged`: rows that were of the text of another, whose labels were averaged. `left_out`:
-    layers of the base that knew the rows already, so that they could not be compared with."""
+    texts; `merged`: rows that were of the text of another, whose labels were averaged;
+    `passed_over`: texts beyond the most that are fitted. `left_out`: layers of the base that knew
+    the rows already, so that they could not be compared with."""
 
     name: str
     base: str
@@ -55,14 +66,21 @@ class RefitReport(msgspec.Struct, frozen=True):
     metrics: dict[str, float | list[float]]
     left_out: list[str] = []
     merged: int = 0
+    passed_over: int = 0
 
 
 def run(
-    rows: Sequence[LabelRow], base: Path, out: Path, *, name: str = "", seed: int = 0
+    rows: Sequence[LabelRow],
+    base: Path,
+    out: Path,
+    *,
+    name: str = "",
+    seed: int = 0,
+    most: int = MOST,
 ) -> RefitReport:
     """Fit `rows` on the artefact in `base`, write the new one into `out`. Needs at least 50 texts
-    with both labels. Raises LabelsError and ArtefactError; OSError when `out` cannot be written.
-    """
+    with both labels; of more than `most`, so many are drawn. Raises LabelsError and ArtefactError;
+    OSError when `out` cannot be written."""
     started = time.perf_counter()
     require_enough(list(rows), least=LEAST, pairs=LEAST)
     require_apart(base, out)
@@ -72,20 +90,30 @@ def run(
     texts = [render(row.query) for row in rows]
     reading = encoder.read_singly(texts)
     usable = _usable(rows, reading)
-    keep, labels = merge(reading.sentences, usable, _labels([rows[i] for i in usable]))
+    labels = _labels([rows[i] for i in usable])
+    copies = draw(merge(reading.sentences, usable, labels), most, seed)
+    keep, merged = copies.first, copies.labels
     sentences, surfaces = reading.sentences[keep], reading.surfaces[keep]
+    demands = reading.demands[keep]
     left_out = [name for name, c in model.committees.items() if _knows(c, sentences)]
-    lower = model.views(sentences, surfaces, frozenset({OWN, *left_out}))
-    before = model.views(sentences, surfaces, frozenset(left_out)).below
-    after = cross_validate(lower, labels, seed)
-    fitted = fit_committee(lower, labels)
-    measured, better, verdict = compare(model, (before, after), labels, seed)
+    lower = model.views(sentences, surfaces, demands, frozenset({OWN, *left_out}))
+    before = model.views(sentences, surfaces, demands, frozenset(left_out)).below
+    after = cross_validate(lower, merged, seed)
+    fitted = fit_committee(lower, merged)
+    measured, better, verdict = compare(model, (before, after), merged, seed)
     new = with_layer(model, fitted, OWN, frozenset(left_out))
     called = name or f"{manifest.name}-refit"
-    named = new.name_topics(sentences, [texts[i].text for i in keep])
+    named = new.name_topics(sentences, [texts[i].text for i in keep]).get("domain")
     rows_by = {f"own/{called}": len(keep)}
-    material = Material(sentences, after, labels, named.get("domain", []))
-    limit = f"p_local_ok and p_frontier_ok refer to the rows of {called}."
+    # What happened is counted by requests, and not by texts: copies are requests too.
+    of = copies.text[copies.text >= 0]
+    material = Material(
+        sentences[of],
+        after[of],
+        labels.take(np.flatnonzero(copies.text >= 0)),
+        [named[i] for i in of] if named else [],
+    )
+    limit = f"{MEANING}and p_frontier_ok refer to the rows of {called}."
     with whole(out) as half:
         _write(base, half, new, material)
         made = msgspec.structs.replace(
@@ -97,7 +125,7 @@ def run(
             rows={k: v for k, v in manifest.rows.items() if not k.startswith("own/")} | rows_by,
             metrics=measured,
             seed=seed,
-            limits=[*manifest.limits, limit],
+            limits=[*(each for each in manifest.limits if not each.startswith(MEANING)), limit],
         )
         write_manifest(half, made)
     return RefitReport(
@@ -109,28 +137,55 @@ def run(
         verdict=verdict,
         metrics=measured,
         left_out=left_out,
-        merged=len(usable) - len(keep),
+        merged=len(of) - len(keep),
+        passed_over=copies.passed_over,
     )
 
 
-def merge(
-    sentences: NDArray[np.float32], usable: NDArray[np.intp], labels: Labels
-) -> tuple[NDArray[np.intp], Labels]:
-    """One row for each text, with the mean of its labels and the weight of their number: a copy on
-    the other side of a split would tell what is to be predicted. Of `usable` (indices into
-    `sentences`), the first of each text, and their labels. Raises LabelsError when too few texts
-    have both labels."""
-    _, first, group = np.unique(sentences[usable], axis=0, return_index=True, return_inverse=True)
-    group = group.ravel()
-    count = np.bincount(group).astype(np.float64)
-    found = Labels(_means(labels.local, group), _means(labels.frontier, group), count)
+class Copies(msgspec.Struct, frozen=True):
+    """Rows by their text. `first` [t]: the first row of each text; `labels` [t]: the means of its
+    rows, with the weight of their number; `text` [usable rows]: which of the texts a row is of, -1
+    where that was not drawn."""
+
+    first: NDArray[np.intp]
+    labels: Labels
+    text: NDArray[np.intp]
+    passed_over: int = 0
+
+
+def merge(sentences: NDArray[np.float32], usable: NDArray[np.intp], labels: Labels) -> Copies:
+    """One row for each text: a copy on the other side of a split would tell what is to be
+    predicted. Of `usable` (indices into `sentences`) with their labels. Raises LabelsError when
+    too few texts have both labels."""
+    first, text = by_text(sentences[usable])
+    count = np.bincount(text).astype(np.float64)
+    found = Labels(_means(labels.local, text), _means(labels.frontier, text), count)
     pairs = int((~np.isnan(found.local) & ~np.isnan(found.frontier)).sum())
     if pairs < LEAST:
         raise LabelsError(
             f"rows: {pairs} different texts have local_ok and frontier_ok, {LEAST} are needed"
         )
+    return Copies(usable[first], found, text)
+
+
+def by_text(sentences: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The first row of each different text, in their order, and [n] which of these a row is of."""
+    _, first, group = np.unique(sentences, axis=0, return_index=True, return_inverse=True)
     order = np.argsort(first)
-    return usable[first[order]], found.take(order)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    return first[order], place[group.ravel()]
+
+
+def draw(copies: Copies, most: int, seed: int) -> Copies:
+    """`most` of the texts by chance, if there are more."""
+    many = len(copies.first)
+    if many <= most:
+        return copies
+    drawn = np.sort(np.random.default_rng(seed).permutation(many)[:most])
+    place = np.full(many, -1, dtype=np.intp)
+    place[drawn] = np.arange(most)
+    return Copies(copies.first[drawn], copies.labels.take(drawn), place[copies.text], many - most)
 
 
 def _means(label: Floats, group: NDArray[np.intp]) -> Floats:
@@ -226,12 +281,11 @@ def _usable(rows: Sequence[LabelRow], reading: Reading) -> NDArray[np.intp]:
 
 
 def _labels(rows: Sequence[LabelRow]) -> Labels:
-    return Labels(
-        _column([row.local_ok for row in rows]), _column([row.frontier_ok for row in rows])
-    )
+    return Labels(column([row.local_ok for row in rows]), column([row.frontier_ok for row in rows]))
 
 
-def _column(values: Sequence[float | None]) -> Floats:
+def column(values: Sequence[float | None]) -> Floats:
+    """[n], NaN for what is not known."""
     return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
 
 
@@ -301,7 +355,7 @@ def _write(base: Path, out: Path, model: HeadModel, material: Material) -> None:
     write_beside(out, model, material)
     # The probabilities now mean the operator's own models: what listed models are worth against
     # the former reference would count an ability twice.
-    cards = rebase(rebase(load_cards(base), "local", None), "frontier", None)
+    cards = without_base(without_base(load_cards(base), "local"), "frontier")
     (out / CARDS).write_bytes(encode_cards(cards))
 
 

@@ -34,7 +34,7 @@ from routers.onnx.render import render
 from routers.refit.cards import Floats, fit_card
 from routers.refit.files import CARD, copy_files, describe, limit_of, require_apart, today, whole
 from routers.refit.model_rows import ModelRows
-from routers.refit.run import FOLDS, LEAST, ROUNDS, remembered, rounded
+from routers.refit.run import FOLDS, LEAST, ROUNDS, by_text, column, remembered, rounded
 
 # Of a model of which nobody knows more than its tier, in logits.
 ANY = 1.0
@@ -83,13 +83,15 @@ class CardReport(msgspec.Struct, frozen=True):
 
 class Sample(msgspec.Struct, frozen=True):
     """[n] each: the artefact's two probabilities and its domains; the labels of the model itself,
-    and of the other side, NaN where unknown."""
+    and of the other side, NaN where unknown; a number for each different text, from 0 on, for
+    copies of one are together in every split and resample."""
 
     local: Floats
     frontier: Floats
     domains: Sequence[str | None]
     own: Floats
     other: Floats
+    text: NDArray[np.intp]
 
     def of(self, base: Base) -> Floats:
         return self.local if base == "local" else self.frontier
@@ -101,7 +103,13 @@ class Sample(msgspec.Struct, frozen=True):
             [self.domains[i] for i in index],
             self.own[index],
             self.other[index],
+            np.unique(self.text[index], return_inverse=True)[1].ravel(),
         )
+
+    def sums(self, values: Floats) -> Floats:
+        """[texts]: over their rows."""
+        found: Floats = np.bincount(self.text, values).astype(np.float64)
+        return found
 
 
 def run_card(order: CardOrder, rows: ModelRows, base: Path, out: Path) -> CardReport:
@@ -170,9 +178,9 @@ def predict(sample: Sample, card: Card) -> Floats:
 
 def cross_validate(sample: Sample, start: Card, seed: int, folds: int = FOLDS) -> Floats:
     """[n]: what a card fitted on the other folds says of each row."""
-    n = len(sample.own)
-    fold = np.random.default_rng(seed).permutation(n) % folds
-    held = np.zeros(n)
+    many = int(sample.text.max()) + 1
+    fold = (np.random.default_rng(seed).permutation(many) % folds)[sample.text]
+    held = np.zeros(len(sample.own))
     for number in range(folds):
         out = np.flatnonzero(fold == number)
         card = fit(sample.take(np.flatnonzero(fold != number)), start)
@@ -189,7 +197,10 @@ def compare(
     card, after = said
     before, own = predict(sample, card), sample.own
     fall = (before - own) ** 2 - (after - own) ** 2
-    fall_ci = metrics.bootstrap(lambda i: float(fall[i].mean()), len(fall), seed, ROUNDS)
+    falls, counts = sample.sums(fall), sample.sums(np.ones(len(fall)))
+    fall_ci = metrics.bootstrap(
+        lambda i: float(falls[i].sum() / counts[i].sum()), len(falls), seed, ROUNDS
+    )
     found: Figures = {
         "share_ok": float(own.mean()),
         "share_ok_said_before": float(before.mean()),
@@ -212,14 +223,18 @@ def _order(
     """APGR of both, and the interval of the gain; none of it, and NaN, without enough pairs or
     when there is no gap to close."""
     pairs = np.flatnonzero(~np.isnan(sample.other))
+    if len(pairs) < LEAST:
+        return {}, [float("nan")] * 2
     part = sample.take(pairs)
+    counts = part.sums(np.ones(len(pairs)))
+    own, other = (part.sums(each) / counts for each in (part.own, part.other))
     if base == "local":
-        weak, strong = part.own, part.other
-        gains = [part.frontier - each[pairs] for each in said]
+        weak, strong = own, other
+        gains = [part.sums(part.frontier - each[pairs]) / counts for each in said]
     else:
-        weak, strong = part.other, part.own
-        gains = [each[pairs] - part.local for each in said]
-    if len(pairs) < LEAST or strong.mean() <= weak.mean():
+        weak, strong = other, own
+        gains = [part.sums(each[pairs] - part.local) / counts for each in said]
+    if strong.mean() <= weak.mean():
         return {}, [float("nan")] * 2
     more = metrics.difference(gains[1], gains[0], weak, strong, seed, ROUNDS)
     figures: Figures = {
@@ -253,7 +268,7 @@ def _sample(
     directory: Path, manifest: Manifest, rows: ModelRows, base: Base
 ) -> tuple[Sample, dict[str, int]]:
     """The rows that can be used, and how many cannot, by why. Raises LabelsError, ArtefactError."""
-    own, other = _column(rows.own(base)), _column(rows.other(base))
+    own, other = column(rows.own(base)), column(rows.other(base))
     labelled = np.flatnonzero(~np.isnan(own))
     field = rows.field(base)
     _require(own[labelled], rows.where, f"have {field}")
@@ -268,7 +283,8 @@ def _sample(
     empty = np.array(reading.tokens) <= SPECIAL_TOKENS
     keep = np.flatnonzero(~empty & ~known)
     domains = named.get("domain", [None] * len(texts))
-    sample = Sample(p[:, 0], p[:, 1], domains, own[labelled], other[labelled]).take(keep)
+    _, text = by_text(reading.sentences)
+    sample = Sample(p[:, 0], p[:, 1], domains, own[labelled], other[labelled], text).take(keep)
     what = f"have {field} and a text to score that the artefact was not fitted to"
     _require(sample.own, rows.where, what)
     return sample, {
@@ -289,10 +305,6 @@ def _require(labels: Floats, where: str, what: str) -> None:
             f"{where}: the label is {labels[0]:g} in each of the {len(labels)} rows that {what}; "
             "rows of both kinds are needed, answers that were good and answers that were not"
         )
-
-
-def _column(values: Sequence[float | None]) -> Floats:
-    return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
 
 
 def _manifest(manifest: Manifest, report: CardReport, out: Path, seed: int) -> Manifest:

@@ -26,6 +26,7 @@ from routers.train.cards import (
     fit_cards,
     fit_prior,
 )
+from routers.train.linear import sigmoid
 
 FOLDS = 5
 # A pair is worth routing when the strong model is right this much more often.
@@ -115,7 +116,7 @@ def _take(part: Anchored, rows: NDArray[np.intp]) -> Anchored:
 
 
 def _predict(card: Card, part: Anchored, rows: NDArray[np.intp]) -> Floats:
-    local, frontier = _sigmoid(part.local), _sigmoid(part.frontier)
+    local, frontier = sigmoid(part.local), sigmoid(part.frontier)
     groups = part.evidence.groups
     return np.array([p_ok(card, float(local[i]), float(frontier[i]), groups[i]) for i in rows])
 
@@ -157,13 +158,13 @@ def _fit_of(part: Anchored, held: _HeldOut, model: str, prior: Card | None) -> F
 
 
 def _base_of(part: Anchored, model: str) -> Floats:
-    return _sigmoid(part.frontier if model in FRONTIER else part.local)
+    return sigmoid(part.frontier if model in FRONTIER else part.local)
 
 
 def _pairs(part: Anchored, held: _HeldOut) -> list[Pair]:
     scores = part.evidence.scores
     found = []
-    uncarded = _sigmoid(part.frontier) - _sigmoid(part.local)
+    uncarded = sigmoid(part.frontier) - sigmoid(part.local)
     for weak in sorted(scores):
         for strong in sorted(scores):
             both = ~np.isnan(scores[weak]) & ~np.isnan(scores[strong])
@@ -203,8 +204,3 @@ def _summary(fits: Sequence[Fit], pairs: Sequence[Pair]) -> dict[str, float]:
         "apgr_domains": [pair.domains for pair in pairs],
     }
     return {name: round(float(np.mean(found)), 4) for name, found in values.items() if found}
-
-
-def _sigmoid(z: Floats) -> Floats:
-    found: Floats = 1 / (1 + np.exp(-z))
-    return found

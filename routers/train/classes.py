@@ -20,6 +20,7 @@ from routers.onnx.classes import FILE, NAMES, DataClassModel
 from routers.patterns import detect
 from routers.train.class_fit import SEED, fit_classes
 from routers.train.class_texts import Text, load_texts
+from routers.train.linear import sigmoid
 
 FOLDS = 5
 # The share of the everyday prompts that may be flagged by either class. `phi` is easy to tell from
@@ -45,7 +46,7 @@ def write(out_dir: Path, data_dir: Path, seed: int = SEED) -> ClassFigures:
     logits = cross_validate(texts, seed)
     thresholds = _thresholds(texts, logits)
     arrays = fit_classes(texts)
-    arrays["thresholds"] = _sigmoid(thresholds).astype(np.float32)
+    arrays["thresholds"] = sigmoid(thresholds).astype(np.float32)
     save_arrays(out_dir / FILE, arrays)
     return _figures(texts, logits, thresholds)
 
@@ -91,14 +92,9 @@ def _figures(
             model.setdefault(text.source, []).append(flagged)
             either = flagged or bool(detect(text.text).labels)
             union.setdefault(text.source, []).append(either)
-    shown = dict(zip(NAMES, _sigmoid(thresholds).round(6).tolist(), strict=True))
+    shown = dict(zip(NAMES, sigmoid(thresholds).round(6).tolist(), strict=True))
     return ClassFigures(_rates(model), _rates(union), shown)
 
 
 def _rates(flagged: dict[str, list[bool]]) -> dict[str, float]:
     return {name: round(sum(rows) / len(rows), 4) for name, rows in flagged.items()}
-
-
-def _sigmoid(logit: NDArray[np.float64]) -> NDArray[np.float64]:
-    p: NDArray[np.float64] = 1.0 / (1.0 + np.exp(-logit))
-    return p

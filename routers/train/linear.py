@@ -60,7 +60,7 @@ def fit_windows(
         for k in range(outputs):
             sums = np.add.reduceat(weights[k].take(buckets), starts)
             logit = sums / sizes[chosen] + bias[k] + known[chosen, k]
-            error = (_sigmoid(logit) - targets[chosen, k]) * importance[chosen] / recipe.batch
+            error = (sigmoid(logit) - targets[chosen, k]) * importance[chosen] / recipe.batch
             bias[k] -= recipe.rate * error.sum()
             pushed = np.repeat(error / sizes[chosen], counts)
             _descend(weights[k], slopes[k], np.bincount(buckets, pushed, width), rate, recipe.ridge)
@@ -83,7 +83,7 @@ def fit_tokens(
     for chosen, rate in _steps(len(rows), recipe):
         buckets = rows[chosen]
         logit = weights.take(buckets).sum(axis=1) * sharpness + bias
-        error = (_sigmoid(logit) - targets[chosen]) * importance[chosen] / recipe.batch
+        error = (sigmoid(logit) - targets[chosen]) * importance[chosen] / recipe.batch
         bias -= recipe.rate * float(error.sum())
         pushed = np.repeat(error * sharpness, rows.shape[1])
         gradient = np.bincount(buckets.ravel(), pushed, width)
@@ -113,6 +113,6 @@ def _descend(
     weights -= np.float32(rate) * slope / np.sqrt(slopes + np.float32(TINY))
 
 
-def _sigmoid(logit: NDArray[Any]) -> NDArray[Any]:
+def sigmoid(logit: NDArray[Any]) -> NDArray[Any]:
     p: NDArray[Any] = 1.0 / (1.0 + np.exp(-np.clip(logit, -50, 50)))
     return p

@@ -1,7 +1,8 @@
 """Sentence vectors of many texts by the model that will serve, computed once.
 
 Each text is a run of its own, as a CPU serves it: dynamic quantisation makes a text's vector
-depend on its batch. With a cache directory, vectors are kept from run to run, by the model's hash.
+depend on its batch. With a cache directory, vectors are kept from run to run, by a hash of the
+model and of the code that asks it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+import routers.onnx.encoder
+import routers.onnx.session
+import routers.onnx.spelling
+import routers.onnx.tokenizer
+import routers.onnx.wordpiece
 from routers.heuristics import surface
 from routers.onnx.encoder import Encoder, load_encoder
 from routers.onnx.render import Rendered, render
@@ -25,6 +31,13 @@ from routers.onnx.spelling import FILE as SPELLING
 from routers.types import Query, Turn
 
 CHUNK = 64
+_CODE = (
+    routers.onnx.encoder,
+    routers.onnx.session,
+    routers.onnx.spelling,
+    routers.onnx.tokenizer,
+    routers.onnx.wordpiece,
+)
 _ENCODERS: dict[tuple[str, int], Encoder] = {}
 
 
@@ -33,12 +46,7 @@ class Vectors:
 
     def __init__(self, artefact: Path, max_tokens: int, cache: Path | None = None) -> None:
         self._artefact, self._max_tokens = artefact, max_tokens
-        # Both what reads a text and what mends it first make its vector.
-        made = hashlib.sha256((artefact / "model.onnx").read_bytes())
-        if (artefact / SPELLING).exists():
-            made.update((artefact / SPELLING).read_bytes())
-        digest = made.hexdigest()[:16]
-        self._file = None if cache is None else cache / f"{digest}-{max_tokens}.npz"
+        self._file = None if cache is None else cache / f"{_reading(artefact)}-{max_tokens}.npz"
         self._known: dict[str, NDArray[np.float32]] = {}
         if self._file is not None and self._file.exists():
             with np.load(self._file, allow_pickle=False) as stored:
@@ -93,6 +101,17 @@ def as_rendered(text: str) -> Rendered:
 def surfaces(texts: Sequence[str]) -> NDArray[np.float32]:
     """[n, features], raw."""
     return np.array([surface(as_rendered(text)) for text in texts], dtype=np.float32)
+
+
+def _reading(artefact: Path) -> str:
+    """A hash of all that makes a vector of a text: the files that are read for it, and the code."""
+    made = hashlib.sha256()
+    files = [artefact / name for name in ("model.onnx", "tokenizer.json", SPELLING)]
+    files += [Path(str(module.__file__)) for module in _CODE]
+    for file in files:
+        if file.exists():
+            made.update(hashlib.sha256(file.read_bytes()).digest())
+    return made.hexdigest()[:16]
 
 
 def _key(rendered: str) -> str:

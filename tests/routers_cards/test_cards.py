@@ -20,8 +20,8 @@ from routers.cards import (
     encode_cards,
     load_cards,
     p_ok,
-    rebase,
     with_card,
+    without_base,
 )
 from routers.types import Score
 
@@ -182,36 +182,8 @@ def test_an_unknown_like_names_the_nearest(listed: Cards) -> None:
     assert listed.like("llama3.1:8b").like == "llama-3.1-8b-instruct"
 
 
-fitted = st.builds(
-    Card, slope=st.floats(0.5, 1.5), offset=st.floats(-1, 1), domain=st.just({"law": 0.3})
-)
-
-
-@given(fitted, fitted, st.floats(0.05, 0.95), st.sampled_from([None, "law"]))
-def test_a_rebased_card_says_the_same_of_its_model(
-    model: Card, new: Card, p: float, domain: str | None
-) -> None:
-    """Heads refitted to one model, with the other cards relative to it, change no probability."""
-    refitted = p_ok(new, p, 0.5, domain)
-    moved = rebase(Cards(cards={"m": model, "new": new}), "local", new, "new")
-    assert p_ok(moved.cards["m"], refitted, 0.5, domain) == pytest.approx(
-        p_ok(model, p, 0.5, domain), abs=1e-3
-    )
-    assert p_ok(moved.cards["new"], refitted, 0.5, domain) == pytest.approx(refitted, abs=1e-3)
-
-
 def test_a_refit_to_labels_of_nobody_known_leaves_no_card_of_that_base(listed: Cards) -> None:
-    moved = rebase(listed, "local", None)
+    moved = without_base(listed, "local")
     assert moved.cards.keys() == {"gemini-1.5-pro-*", "gpt-4-1106-preview"}
     assert moved.prior is None
-    assert rebase(listed, "frontier", None).prior == listed.prior
-    with pytest.raises(CardError, match="cannot stand for"):
-        rebase(listed, "local", Card(base="frontier"))
-
-
-def test_a_rebased_prior_moves_along(listed: Cards) -> None:
-    by = Card(offset=0.5)
-    before, after = listed.find("qwen2.5:7b"), rebase(listed, "local", by).find("qwen2.5:7b")
-    assert before is not None
-    assert after is not None
-    assert after.offset == pytest.approx(before.offset - 0.5)
+    assert without_base(listed, "frontier").prior == listed.prior

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from routers.heuristics import SURFACE, HeuristicRouter, difficulty, surface
@@ -155,13 +155,25 @@ def test_a_cut_keeps_head_and_tail(text: str, budget: int) -> None:
 def test_the_system_prompt_is_no_part_of_the_text(conversation: list[Turn], system: str) -> None:
     few = conversation[:10]
     without = [turn for turn in few if turn.role != "system"]
-    wrapped = render(Query((Turn("system", system), *few)))
     bare = render(Query(tuple(without)))
-    assert (wrapped.text, wrapped.chars) == (bare.text, bare.chars)
+    assume(bare.text)
+    for role in ("system", "developer"):
+        wrapped = render(Query((Turn(role, system), *few)))
+        assert (wrapped.text, wrapped.chars) == (bare.text, bare.chars)
 
 
-def demand(system: str, tools: int = 0) -> float:
-    turns = (Turn("system", system), Turn("user", "Go on."))
+@given(ANY_TEXT)
+def test_a_system_prompt_that_stands_alone_is_the_question(text: str) -> None:
+    asked = render(Query((Turn("user", text),), tools=2))
+    for turns in (
+        (Turn("system", text),),
+        (Turn("developer", text), Turn("user", " \n"), Turn("assistant", "")),
+    ):
+        assert render(Query(turns, tools=2)) == asked
+
+
+def demand(system: str, tools: int = 0, role: str = "system") -> float:
+    turns = (Turn(role, system), Turn("user", "Go on."))
     return render(Query(turns, tools=tools)).demand
 
 
@@ -172,6 +184,7 @@ def test_what_a_system_prompt_asks_for_is_demand() -> None:
     # Saying it again is not asking for more, and boilerplate takes nothing back.
     assert demand(strict * 5) == demand(strict)
     assert demand(f"{kind} {strict} {kind}") == demand(strict)
+    assert demand(strict, role="developer") == demand(strict)
 
 
 def test_tools_are_demand_and_demand_is_bounded() -> None:
@@ -409,7 +422,7 @@ async def test_the_heuristic_orders_easy_before_hard(ask: Callable[[str], Query]
 
 async def test_the_heuristic_says_when_there_is_nothing(ask: Callable[[str], Query]) -> None:
     router = HeuristicRouter()
-    for query in (ask(" \n"), Query(()), Query((Turn("system", "Be kind."),))):
+    for query in (ask(" \n"), Query(()), Query((Turn("system", "\t"),))):
         score = await router.score(query, deadline=1.0)
         assert score.unclassified == "empty"
         assert score.gain is None

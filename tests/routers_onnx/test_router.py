@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from routers.base import Router
 from routers.onnx.batcher import BatchLimits
 from routers.onnx.render import Rendered
-from routers.onnx.router import DEFAULT_ARTEFACT, MissingRouter, OnnxRouter, Verdict, load_router
+from routers.onnx.router import DEFAULT_ARTEFACT, MissingRouter, OnnxRouter, Verdict
 from routers.types import Query, Turn
 
 LONG = 30.0
@@ -84,7 +84,7 @@ async def test_a_score_is_whole_and_repeats(
     again = await router.score(ask(HARD[0]), deadline=LONG)
     assert again.cached
     assert (again.p_local_ok, again.p_frontier_ok) == (first.p_local_ok, first.p_frontier_ok)
-    other = await load_router()
+    other = OnnxRouter.load()
     fresh = await other.score(ask(HARD[0]), deadline=LONG)
     assert not fresh.cached
     assert (fresh.p_local_ok, fresh.p_frontier_ok) == (first.p_local_ok, first.p_frontier_ok)
@@ -125,9 +125,32 @@ async def test_nothing_to_read_is_said_to_be_empty(
     assert score.gain is None
 
 
-async def test_no_user_turn_is_empty(router: OnnxRouter) -> None:
-    for turns in ((), (Turn("system", "Be kind."),)):
+async def test_no_text_is_empty(router: OnnxRouter) -> None:
+    for turns in ((), (Turn("system", " "),), (Turn("user", ""), Turn("assistant", "\n"))):
         assert (await router.score(Query(turns), deadline=LONG)).unclassified == "empty"
+
+
+async def test_a_prompt_in_the_system_turn_alone_is_scored_as_asked(
+    router: OnnxRouter, ask: Callable[[str], Query]
+) -> None:
+    asked = await router.score(ask(HARD[0]), deadline=LONG)
+    for role in ("system", "developer"):
+        alone = await router.score(Query((Turn(role, HARD[0]),)), deadline=LONG)
+        assert (alone.gain, alone.unclassified) == (asked.gain, None)
+
+
+async def test_requests_that_the_cache_answers_are_watched_for_drift(
+    ask: Callable[[str], Query],
+) -> None:
+    router = OnnxRouter.load()
+    for _ in range(5):
+        await router.score(ask(EASY[1]), deadline=LONG)
+    await router.score(ask(HARD[0]), deadline=LONG)
+    assert router.stats()["cached"] == 4
+    report = router.drift()
+    assert report is not None
+    assert report.rows == 6
+    await router.aclose()
 
 
 async def test_the_real_router_never_raises(

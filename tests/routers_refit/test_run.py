@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
 from routers.labels import LabelRow, LabelsError
 from routers.onnx.encoder import load_encoder
 from routers.onnx.heads import load_heads
-from routers.onnx.manifest import ArtefactError, load_manifest
+from routers.onnx.manifest import (
+    ArtefactError,
+    describe_file,
+    load_manifest,
+    read_manifest,
+    write_manifest,
+)
 from routers.onnx.render import render
 from routers.onnx.router import OnnxRouter
 from routers.refit import run
@@ -19,6 +27,7 @@ from routers.refit.committee import Labels
 from routers.refit.run import OWN, merge
 from routers.steering.calibration import FILE as CALIBRATION
 from routers.steering.calibration import load_calibration
+from routers.steering.conformal import conformal_threshold
 from routers.types import Query, Turn
 from tests.routers_refit.conftest import BASE, ROWS, prompts
 
@@ -108,13 +117,121 @@ def test_labels_of_copies_are_averaged_and_unknown_ones_left_out() -> None:
     vectors = np.repeat(np.eye(60, dtype=np.float32)[::-1], 2, axis=0)
     local, frontier = np.tile([1.0, 0.0], 60), np.tile([np.nan, 1.0], 60)
     frontier[:2] = np.nan
-    keep, labels = merge(vectors, np.arange(120), Labels(local, frontier))
-    assert keep.tolist() == list(range(0, 120, 2))
+    found = merge(vectors, np.arange(120), Labels(local, frontier))
+    labels = found.labels
+    assert found.first.tolist() == list(range(0, 120, 2))
+    assert found.text.tolist() == np.repeat(np.arange(60), 2).tolist()
     assert (labels.local == 0.5).all()
     assert np.isnan(labels.frontier[0])
     assert (labels.frontier[1:] == 1.0).all()
     with pytest.raises(LabelsError, match="49 different texts"):
         merge(vectors[:100], np.arange(100), Labels(local[:100], frontier[:100]))
+
+
+def test_copies_are_requests_of_their_own_in_the_calibration(tmp_path: Path) -> None:
+    """A mean of six good answers in nine is no good answer: three of nine requests failed."""
+    rows = [
+        row(at, text, float(copy % 3 > 0), 1.0)
+        for at, (text, _) in enumerate(prompts())
+        for copy in range(9)
+    ]
+    run(rows, BASE, tmp_path / "new")
+    calibration = load_calibration((tmp_path / "new" / CALIBRATION).read_bytes())
+    assert calibration.rows == len(rows)
+    assert calibration.local_ok.count(0.0) == len(rows) // 3
+    assert calibration.p_local[:9] == calibration.p_local[:1] * 9
+    share = np.mean(calibration.p_local)
+    assert share == pytest.approx(2 / 3, abs=0.05)
+    strict = conformal_threshold(
+        calibration.gain, calibration.local_ok, calibration.frontier_ok, alpha=0.2
+    )
+    assert strict is None or strict < 1.0
+
+
+def test_of_many_texts_some_are_drawn(tmp_path: Path) -> None:
+    rows = [*kitchen_trouble(), *kitchen_trouble()]
+    report = run(rows, BASE, tmp_path / "new", most=100)
+    assert (report.rows, report.merged, report.passed_over) == (100, 100, 20)
+    again = run(rows, BASE, tmp_path / "again", most=100)
+    assert again.metrics == report.metrics
+    assert load_heads(tmp_path / "new").committees[OWN].rows == 100
+    calibration = load_calibration((tmp_path / "new" / CALIBRATION).read_bytes())
+    assert calibration.rows == 200
+
+
+async def test_what_is_calibrated_is_what_serves(tmp_path: Path) -> None:
+    """Tools and a system prompt are in the labels already; they do not count once more."""
+    system = Turn("system", "Prove, derive and verify rigorously, step by step.")
+    rng = np.random.default_rng(4)
+    rows = [
+        LabelRow(str(i), (system, Turn("user", text)), float(rng.random() < 0.6), 1.0, tools=5)
+        for i, (text, _) in enumerate(prompts())
+    ]
+    run(rows, BASE, tmp_path / "new")
+    calibration = load_calibration((tmp_path / "new" / CALIBRATION).read_bytes())
+    router = OnnxRouter.load(tmp_path / "new")
+    scores = [await router.score(each.query, deadline=60.0) for each in rows]
+    served = np.array([[score.p_local_ok, score.p_frontier_ok] for score in scores], dtype=float)
+    await router.aclose()
+    labels = np.mean([each.local_ok or 0.0 for each in rows])
+    assert served[:, 0].mean() == pytest.approx(labels, abs=0.06)
+    assert np.mean(calibration.p_local) == pytest.approx(labels, abs=0.06)
+    assert served[:, 1].mean() == pytest.approx(np.mean(calibration.p_frontier), abs=0.06)
+
+
+def test_the_limits_say_once_what_the_probabilities_are_of(tmp_path: Path) -> None:
+    run(kitchen_trouble(), BASE, tmp_path / "first", name="mine")
+    run(kitchen_trouble(), tmp_path / "first", tmp_path / "second", name="ours")
+    limits = load_manifest(tmp_path / "second").limits
+    assert [each for each in limits if each.startswith("p_local_ok")] == [
+        "p_local_ok and p_frontier_ok refer to the rows of ours."
+    ]
+    assert len(limits) == len(load_manifest(BASE).limits)
+
+
+def test_a_former_artefact_is_replaced_and_other_files_are_refused(tmp_path: Path) -> None:
+    out = tmp_path / "new"
+    run(kitchen_trouble(), BASE, out, name="first")
+    # Something that only the former one brought.
+    (out / "extra.npz").write_bytes(b"x")
+    with pytest.raises(ArtefactError, match=r"extra\.npz: is in .* no artefact"):
+        run(kitchen_trouble(), BASE, out, name="second")
+    assert read_manifest(out).name == "first"
+    manifest = read_manifest(out)
+    extra = {"extra.npz": describe_file(out / "extra.npz")}
+    write_manifest(out, msgspec.structs.replace(manifest, files={**manifest.files, **extra}))
+    run(kitchen_trouble(), BASE, out, name="second")
+    assert load_manifest(out).name == "second"
+    assert not (out / "extra.npz").exists()
+
+
+def test_a_fit_that_fails_leaves_the_former_artefact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "new"
+    run(kitchen_trouble(), BASE, out, name="first")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    # By its module: the package has a function of the same name.
+    monkeypatch.setattr(importlib.import_module("routers.refit.run"), "write_manifest", full)
+    with pytest.raises(OSError, match="No space"):
+        run(kitchen_trouble(), BASE, out, name="second")
+    assert load_manifest(out).name == "first"
+
+
+def test_a_file_that_nobody_pinned_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "new"
+    run(kitchen_trouble(), BASE, out)
+    (out / ".DS_Store").write_bytes(b"")
+    (out / "labels").mkdir()
+    load_manifest(out)
+    manifest = read_manifest(out)
+    files = {name: entry for name, entry in manifest.files.items() if name != CALIBRATION}
+    write_manifest(out, msgspec.structs.replace(manifest, files=files))
+    with pytest.raises(ArtefactError, match=r"calibration\.json: is not in the manifest"):
+        load_manifest(out)
 
 
 def test_a_refit_repeats(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -20,7 +21,7 @@ from routers.onnx.manifest import ArtefactError, load_manifest
 from routers.onnx.render import render
 from routers.onnx.router import OnnxRouter
 from routers.refit import CardOrder, ModelRows, run, run_card
-from routers.refit.run_card import Sample, cross_validate
+from routers.refit.run_card import Sample, compare, cross_validate
 from routers.types import Query, Turn
 from tests.routers_refit.conftest import BASE, ROWS, prompts
 
@@ -134,15 +135,48 @@ def test_a_model_like_its_reference_is_no_better_than_before(
 def test_a_row_is_predicted_by_cards_that_have_not_seen_it() -> None:
     rng = np.random.default_rng(5)
     p, own = rng.random(60), (rng.random(60) < 0.4).astype(float)
-    sample = Sample(p, p, [None] * 60, own, np.full(60, np.nan))
+    sample = Sample(p, p, [None] * 60, own, np.full(60, np.nan), np.arange(60))
     start = Card(origin="prior", error=1.0)
     held = cross_validate(sample, start, seed=1)
     for row in (0, 17, 59):
         flipped = own.copy()
         flipped[row] = 1 - own[row]
-        other = cross_validate(Sample(p, p, sample.domains, flipped, sample.other), start, seed=1)
+        changed = msgspec.structs.replace(sample, own=flipped)
+        other = cross_validate(changed, start, seed=1)
         assert other[row] == held[row]
         assert (other != held).any()
+
+
+def test_copies_of_a_text_are_held_out_together() -> None:
+    rng = np.random.default_rng(5)
+    p, own = np.repeat(rng.random(30), 2), (rng.random(60) < 0.4).astype(float)
+    sample = Sample(p, p, [None] * 60, own, np.full(60, np.nan), np.repeat(np.arange(30), 2))
+    start = Card(origin="prior", error=1.0)
+    held = cross_validate(sample, start, seed=1)
+    for text in (0, 11, 29):
+        flipped = own.copy()
+        flipped[2 * text : 2 * text + 2] = 0.0 if own[2 * text] + own[2 * text + 1] else 1.0
+        other = cross_validate(msgspec.structs.replace(sample, own=flipped), start, seed=1)
+        assert (other[2 * text : 2 * text + 2] == held[2 * text : 2 * text + 2]).all()
+        assert (other != held).any()
+
+
+def test_copies_make_no_figure_surer() -> None:
+    rng = np.random.default_rng(6)
+    p = rng.random(60)
+    own = (rng.random(60) < p).astype(float)
+    unknown = np.full(60, np.nan)
+    once = Sample(p, p, [None] * 60, own, unknown, np.arange(60))
+    index = np.tile(np.arange(60), 20)
+    start = Card(origin="prior", error=1.0)
+    often = once.take(index)
+    told = 1 - p
+    found = [
+        compare(sample, (start, said), "local", 0)
+        for sample, said in ((once, told), (often, told[index]))
+    ]
+    (one, _, _), (many, _, _) = found
+    assert many == one
 
 
 def test_labels_of_the_side_are_taken_where_no_model_is_named(
