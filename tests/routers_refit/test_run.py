@@ -12,7 +12,7 @@ import pytest
 
 from routers.labels import LabelRow, LabelsError
 from routers.onnx.encoder import load_encoder
-from routers.onnx.heads import load_heads
+from routers.onnx.heads import OWN, load_heads
 from routers.onnx.manifest import (
     ArtefactError,
     describe_file,
@@ -24,7 +24,7 @@ from routers.onnx.render import render
 from routers.onnx.router import OnnxRouter
 from routers.refit import run
 from routers.refit.committee import Labels
-from routers.refit.run import OWN, merge
+from routers.refit.run import cross_validate, merge
 from routers.steering.calibration import FILE as CALIBRATION
 from routers.steering.calibration import load_calibration
 from routers.steering.conformal import conformal_threshold
@@ -177,6 +177,18 @@ async def test_what_is_calibrated_is_what_serves(tmp_path: Path) -> None:
     assert served[:, 0].mean() == pytest.approx(labels, abs=0.06)
     assert np.mean(calibration.p_local) == pytest.approx(labels, abs=0.06)
     assert served[:, 1].mean() == pytest.approx(np.mean(calibration.p_frontier), abs=0.06)
+    # Held-out predictions are of requests as they are served, with what they ask for.
+    model, encoder = load_heads(BASE), load_encoder(BASE, load_manifest(BASE).max_tokens)
+    reading = encoder.read_singly([render(each.query) for each in rows])
+    assert (reading.demands > 0.5).all()
+    outcomes = Labels(np.array([each.local_ok for each in rows], dtype=float), np.ones(ROWS))
+    held = []
+    for demands in (reading.demands, None):
+        views = model.views(reading.sentences, reading.surfaces, demands)
+        said = cross_validate(views, outcomes, seed=0)
+        held.append(model.probabilities(said[:, 0], said[:, 1])[:, 0])
+    assert np.allclose(calibration.p_local, held[0], atol=1e-4)
+    assert not np.allclose(calibration.p_local, held[1], atol=1e-3)
 
 
 def test_the_limits_say_once_what_the_probabilities_are_of(tmp_path: Path) -> None:
