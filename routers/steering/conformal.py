@@ -5,16 +5,13 @@ strong one would not. Thresholds are tested in a fixed sequence, from the one th
 upwards, each against the exact binomial tail, until one cannot be certified (Learn then Test,
 Angelopoulos et al. 2021, arXiv 2110.01052, section 5). The number of violations only grows with
 the threshold, so that the whole sequence comes down to one order statistic of the gains at which
-violations happen.
+violations happen. It ends at the largest gain: above it there are no rows to test.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-
-# Nothing has a gain above it: everything stays with the weak tier.
-NOTHING_STRONG = 1.0
 
 
 def conformal_threshold(
@@ -30,7 +27,9 @@ def conformal_threshold(
     certified: too few rows for such an alpha.
 
     Rows are as drawn from the traffic that the promise is for (exchangeable with it), and were
-    not used to fit the scores. `gains` in [-1, 1]; `local_ok` and `frontier_ok` in [0, 1], where
+    not used to fit the scores. The threshold is never above the largest gain among them, so that
+    rows of which those above some gain are missing bound the rate of all requests no less: the
+    missing ones go strong. `gains` in [-1, 1]; `local_ok` and `frontier_ok` in [0, 1], where
     at least 0.5 counts as answered well. `fresh`: how many new rows the rate will be counted on;
     0 bounds the expected rate, another number bounds what is counted on so many, which needs a
     wider margin. Raises ValueError for rows that do not match or values out of range.
@@ -56,7 +55,8 @@ def conformal_threshold(
         if local < 0.5 <= frontier
     )
     if len(violating) <= allowed:
-        return NOTHING_STRONG
+        # A gain equal to the threshold stays with the weak tier, as the row it comes from does here.
+        return max(gains)
     # Just below the first violation too many: that row and all above it go to the strong tier.
     return math.nextafter(violating[allowed], -math.inf)
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from routers.steering import conformal_threshold
-from routers.steering.conformal import NOTHING_STRONG, beta_binomial_cdf, binomial_cdf
+from routers.steering.conformal import beta_binomial_cdf, binomial_cdf
 
 
 def rate(rows, threshold):
@@ -58,10 +58,30 @@ def test_the_count_on_as_many_fresh_rows_holds_with_the_wider_margin(drawn):
     assert narrow < kept
 
 
+def test_rows_of_what_an_old_threshold_kept_bound_the_rate_of_all_requests(drawn):
+    """Shadow comparison brings rows of those requests alone that stayed with the weak tier."""
+    population, kept, strong = drawn(40_000, Random(5)), 0, 0.0
+    columns = (population.gain, population.local_ok, population.frontier_ok)
+    rows = sorted(zip(*columns, strict=True))
+    gains = [gain for gain, _, _ in rows]
+    below = rows[: bisect_right(gains, 0.2)]
+    assert rate(population, 0.2) < 0.2 < rate(population, 1.0)
+    rng = Random(2)
+    for _ in range(50):
+        sample = list(zip(*rng.sample(below, 800), strict=True))
+        threshold = conformal_threshold(*sample, alpha=0.2)
+        assert threshold is not None
+        kept += rate(population, threshold) <= 0.2
+        strong += 1 - bisect_right(gains, threshold) / len(gains)
+    assert kept == 50
+    # As much as was compared stays with the weak tier.
+    assert strong / 50 < 1.1 * (1 - len(below) / len(rows))
+
+
 def test_what_cannot_be_certified_is_none():
     """58 rows without a single violation do not show a rate of 5 % with 95 % confidence, 59 do:
     0.95 ** 59 < 0.05."""
-    for number, expected in ((0, None), (58, None), (59, NOTHING_STRONG)):
+    for number, expected in ((0, None), (58, None), (59, 0.1)):
         ones = [1.0] * number
         assert conformal_threshold([0.1] * number, ones, ones, alpha=0.05) == expected
 
@@ -73,7 +93,7 @@ def test_ties_go_strong_together():
     threshold = conformal_threshold(gains, local, [1.0] * 500, alpha=0.05)
     assert threshold is not None
     assert 0.1 <= threshold < 0.2
-    assert conformal_threshold(gains, local, [1.0] * 500, alpha=0.2) == NOTHING_STRONG
+    assert conformal_threshold(gains, local, [1.0] * 500, alpha=0.2) == 0.2
 
 
 # One draw a row: hypothesis refuses a test whose drawing is slow, as three are on a busy machine.
