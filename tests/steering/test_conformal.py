@@ -7,6 +7,7 @@ from bisect import bisect_right
 from fractions import Fraction
 from itertools import product
 from random import Random
+from time import process_time
 
 import pytest
 from hypothesis import given
@@ -137,6 +138,55 @@ def test_the_tails_are_exact(k, n, a, b):
 
     drawn = [math.comb(n, i) * beta(i + a, n - i + b) / beta(a, b) for i in range(min(k, n) + 1)]
     assert beta_binomial_cdf(k, n, a, b) == pytest.approx(float(sum(drawn)), rel=1e-9)
+
+
+def plain_tail(k, n, a, b):
+    """P(X <= k), every term by itself: of n trials at the rate `a` or, with b, at one drawn from
+    Beta(a, b)."""
+    total = 0.0
+    for i in range(k + 1):
+        log = math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1)
+        if b:
+            log += math.lgamma(i + a) + math.lgamma(n - i + b) - math.lgamma(n + a + b)
+            log += math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
+        else:
+            log += i * math.log(a) + (n - i) * math.log1p(-a)
+        total += math.exp(log)
+    return total
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_as_many_violations_are_allowed_as_the_plain_sums_allow(seed):
+    """Every row is a violation, so that the threshold tells how many were allowed."""
+    rng = Random(seed)
+    for _ in range(20):
+        number, alpha = rng.randint(1, 2500), rng.choice((0.02, 0.05, rng.uniform(0.001, 0.999)))
+        fresh = rng.choice((0, number, rng.randint(1, 2500)))
+        gains = [at / number for at in range(number)]
+        found = conformal_threshold(gains, [0.0] * number, [1.0] * number, alpha, fresh=fresh)
+        allowed = 0 if found is None else sum(gain <= found for gain in gains)
+
+        def risk(k, number=number, alpha=alpha, fresh=fresh):
+            if fresh:
+                return 1 - plain_tail(math.floor(alpha * fresh + 1e-9), fresh, k + 1, number - k)
+            return plain_tail(k, number, alpha, 0)
+
+        if found is None:
+            assert risk(0) > 0.05
+        else:
+            assert risk(allowed) <= 0.05
+            assert allowed + 1 == number or risk(allowed + 1) > 0.05
+
+
+def test_twenty_thousand_rows_take_a_few_milliseconds():
+    """It runs between requests, once for each policy."""
+    rng, took = Random(1), []
+    columns = [[rng.random() for _ in range(20_000)] for _ in range(3)]
+    for _ in range(3):
+        begun = process_time()
+        conformal_threshold(*columns, alpha=0.3, fresh=20_000)
+        took.append(process_time() - begun)
+    assert min(took) < 0.05
 
 
 @pytest.mark.parametrize(
