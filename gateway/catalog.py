@@ -18,7 +18,7 @@ from backends.tokens import TokenCounter
 from gateway.auth import Principal
 from gateway.exchange import Attempt
 from routers.cards import Card
-from routers.types import Candidate, Need
+from routers.types import Candidate, Need, Policy
 
 
 class UnknownModel(Exception):
@@ -154,6 +154,18 @@ class Catalog:
     def share_left(self, principal: Principal) -> float | None:
         """The last known share left of the principal's tightest budget, in [0, 1]."""
         return self._shares.get(principal.key_id)
+
+    def carded(self, policy: Policy) -> str:
+        """The first target of the policy's two tiers that its card judges otherwise than by its
+        tier; empty when there is none. Any of a tier may be tried first: the others may be down."""
+        bases = {policy.weak_tier: "local", policy.strong_tier: "frontier"}
+        for t in self.targets:
+            card = self.cards.get(t.id)
+            if card is not None and t.tier in bases:
+                moved = card.slope != 1.0 or card.offset or any(card.domain.values())
+                if moved or card.base != bases[t.tier]:
+                    return t.id
+        return ""
 
     def use_cards(self, cards: Mapping[str, Card]) -> None:
         """From now on these; to be called when another artefact begins to score."""

@@ -165,7 +165,8 @@ def compose(resolved: Resolved) -> Composition:
         telemetry=telemetry,
         learning=learning,
         steering=Steering(
-            SteeringParts(policies, slot, store, telemetry, config.server.workers), time.time
+            SteeringParts(policies, slot, store, telemetry, catalog.carded, config.server.workers),
+            time.time,
         ),
     )
     return Composition(

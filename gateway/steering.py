@@ -31,6 +31,7 @@ from routers.steering import (
     SteeringView,
     promise,
 )
+from routers.types import Policy
 
 log = logging.getLogger("tollhouse.steering")
 
@@ -62,12 +63,14 @@ _decode_view = msgspec.json.Decoder(WorkerRouting).decode
 
 @dataclass(frozen=True)
 class Parts:
-    """What steering works on. `workers`: how many of them this gateway runs."""
+    """What steering works on. `carded`: a candidate of the policy whose model card moves its gains,
+    or nothing. `workers`: how many of them this gateway runs."""
 
     policies: Policies
     slot: RouterSlot
     store: Store
     telemetry: Telemetry
+    carded: Callable[[Policy], str]
     workers: int = 1
 
 
@@ -79,6 +82,7 @@ class Steering:
         self._slot = parts.slot
         self._store = parts.store
         self._telemetry = parts.telemetry
+        self._carded = parts.carded
         self._worker = parts.telemetry.worker
         self._workers = parts.workers
         self._clock = clock
@@ -168,9 +172,8 @@ class Steering:
         """This worker's own."""
         for active in self._policies.active():
             self._state(active)
-        states = [self._states[name].view() for name in sorted(self._states)]
         return WorkerRouting(
-            self._worker, self._clock(), self._slot.name, tuple(states), self.drift()
+            self._worker, self._clock(), self._slot.name, tuple(self._views()), self.drift()
         )
 
     async def views(self) -> list[WorkerRouting]:
@@ -205,8 +208,11 @@ class Steering:
         telemetry.gauge(names.ROUTER_DRIFT, self._drift_rows)
 
     def _rows(self, read: Callable[[SteeringView], float | None]) -> Rows:
-        views = [self._states[name].view() for name in sorted(self._states)]
-        return [((v.policy,), value) for v in views if (value := read(v)) is not None]
+        return [((v.policy,), value) for v in self._views() if (value := read(v)) is not None]
+
+    def _views(self) -> list[SteeringView]:
+        states = [self._states[name] for name in sorted(self._states)]
+        return [state.view(self._carded(state.policy)) for state in states]
 
     def _target_rows(self) -> Rows:
         promises = {name: promise(state.policy) for name, state in self._states.items()}
@@ -237,6 +243,12 @@ class Steering:
             self._states[active.name] = state
         elif state.policy is not active.policy:
             state.adopt(active.policy)
+        else:
+            return state
+        if uncertified := state.view(self._carded(active.policy)).uncertified:
+            log.warning(
+                "%s of policy %s is not certified: %s", state.target, active.name, uncertified
+            )
         return state
 
     def _calibration(self) -> Calibration | None:

@@ -355,7 +355,7 @@ STEERING_BALANCE = Metric(
 STEERING_CERTIFIED = Metric(
     "tollhouse.steering.certified",
     "gauge",
-    "0 where a promised violation rate has no calibration rows to rest on.",
+    "0 where a promised violation rate rests on nothing: on too few rows, or on other models.",
     "",
     _POLICY,
 )

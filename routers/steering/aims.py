@@ -134,6 +134,10 @@ class QualityAim:
         self._every = 0
         self._planned = 1.0
 
+    def replan(self) -> None:
+        """The window is another one: what was planned from the old says nothing."""
+        self._every = 0
+
     def charge(self, odds: Odds, strong: bool, capped: bool) -> Charge:
         if capped:
             # Others need not make up for what a cap costs: it would let one key raise the price.

@@ -5,7 +5,7 @@ strong one would not. Thresholds are tested in a fixed sequence, from the one th
 upwards, each against the exact binomial tail, until one cannot be certified (Learn then Test,
 Angelopoulos et al. 2021, arXiv 2110.01052, section 5). The number of violations only grows with
 the threshold, so that the whole sequence comes down to one order statistic of the gains at which
-violations happen.
+violations happen. It ends at the largest gain: above it there are no rows to test.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-# Nothing has a gain above it: everything stays with the weak tier.
-NOTHING_STRONG = 1.0
+# Of a sum; the terms after it fall, and add up to less than its rounding.
+NEGLIGIBLE = 1e-20
 
 
 def conformal_threshold(
@@ -30,7 +30,9 @@ def conformal_threshold(
     certified: too few rows for such an alpha.
 
     Rows are as drawn from the traffic that the promise is for (exchangeable with it), and were
-    not used to fit the scores. `gains` in [-1, 1]; `local_ok` and `frontier_ok` in [0, 1], where
+    not used to fit the scores. The threshold is never above the largest gain among them, so that
+    rows of which those above some gain are missing bound the rate of all requests no less: the
+    missing ones go strong. `gains` in [-1, 1]; `local_ok` and `frontier_ok` in [0, 1], where
     at least 0.5 counts as answered well. `fresh`: how many new rows the rate will be counted on;
     0 bounds the expected rate, another number bounds what is counted on so many, which needs a
     wider margin. Raises ValueError for rows that do not match or values out of range.
@@ -56,7 +58,8 @@ def conformal_threshold(
         if local < 0.5 <= frontier
     )
     if len(violating) <= allowed:
-        return NOTHING_STRONG
+        # A gain equal to the threshold stays with the weak tier, as that row did.
+        return max(gains)
     # Just below the first violation too many: that row and all above it go to the strong tier.
     return math.nextafter(violating[allowed], -math.inf)
 
@@ -91,33 +94,44 @@ def binomial_cdf(k: int, n: int, p: float) -> float:
     """P(X <= k) of a binomial with n trials, for 0 < p < 1; exact but for rounding."""
     if k >= n:
         return 1.0
-    log_p, log_q, whole = math.log(p), math.log1p(-p), math.lgamma(n + 1)
-    logs = [
-        whole - math.lgamma(i + 1) - math.lgamma(n - i + 1) + i * log_p + (n - i) * log_q
-        for i in range(k + 1)
-    ]
-    return _sum_of_logs(logs)
+    log_k = _log_choose(n, k) + k * math.log(p) + (n - k) * math.log1p(-p)
+    odds = p / (1.0 - p)
+    return _cdf(k, n, log_k, lambda i: (n - i) / (i + 1) * odds)
 
 
 def beta_binomial_cdf(k: int, n: int, a: int, b: int) -> float:
-    """P(X <= k) of a beta-binomial: n trials whose rate is drawn from Beta(a, b), a and b > 0."""
+    """P(X <= k) of a beta-binomial: n trials whose rate is drawn from Beta(a, b), a and b >= 1."""
     if k >= n:
         return 1.0
-    whole = math.lgamma(n + 1) - math.lgamma(n + a + b) + math.lgamma(a + b)
-    whole -= math.lgamma(a) + math.lgamma(b)
-    logs = [
-        whole
-        + math.lgamma(i + a)
-        + math.lgamma(n - i + b)
-        - math.lgamma(i + 1)
-        - math.lgamma(n - i + 1)
-        for i in range(k + 1)
-    ]
-    return _sum_of_logs(logs)
+    log_k = _log_choose(n, k) + _log_beta(k + a, n - k + b) - _log_beta(a, b)
+    return _cdf(k, n, log_k, lambda i: (n - i) / (i + 1) * ((i + a) / (n - i - 1 + b)))
 
 
-def _sum_of_logs(logs: list[float]) -> float:
-    highest = max(logs, default=-math.inf)
-    if highest == -math.inf:
-        return 0.0
-    return min(1.0, math.exp(highest) * math.fsum(math.exp(each - highest) for each in logs))
+def _cdf(k: int, n: int, log_k: float, ratio: Callable[[int], float]) -> float:
+    """P(X <= k) from the logarithm of P(X = k) and from `ratio(i)` = P(X = i + 1) / P(X = i), which
+    must fall as i grows: then the terms fall too, on the side of k away from the mode, and that
+    side is added up until nothing changes."""
+    term = math.exp(log_k)
+    if ratio(k) < 1.0:
+        above = 0.0
+        for i in range(k, n):
+            term *= ratio(i)
+            above += term
+            if term <= above * NEGLIGIBLE:
+                break
+        return 1.0 - above
+    total = term
+    for i in range(k - 1, -1, -1):
+        term /= ratio(i)
+        total += term
+        if term <= total * NEGLIGIBLE:
+            break
+    return total
+
+
+def _log_choose(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+
+
+def _log_beta(a: int, b: int) -> float:
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)

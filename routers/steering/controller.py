@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from routers.decide import Force, Odds, Steer
-from routers.steering.aims import Aim, Charge, CostAim, aim_for
+from routers.steering.aims import Aim, Charge, CostAim, QualityAim, aim_for
 from routers.steering.calibration import Calibration
 from routers.steering.conformal import conformal_threshold
 from routers.steering.window import GainWindow
@@ -33,6 +33,7 @@ MIN_ROWS = 32
 # How many calibration rows stand in for traffic at the start; real requests push them out.
 SEEDS = 128
 MAX_STEP = 0.05
+GOLDEN = (math.sqrt(5.0) - 1.0) / 2.0
 
 Kind = Literal["threshold", "share", "quality", "cost", "violation"]
 
@@ -179,6 +180,8 @@ class Tracker:
             self._window.push(gain, p_strong)
         if isinstance(self._aim, CostAim):
             self._aim.learn(found.costs)
+        elif isinstance(self._aim, QualityAim):
+            self._aim.replan()
         self._begin()
         if same_target:
             self.threshold = found.threshold
@@ -230,9 +233,15 @@ def controller(policy: Policy, calibration: Calibration | None, workers: int) ->
 
 
 def _seeds(calibration: Calibration | None) -> list[tuple[float, float]]:
-    """Rows spread evenly over the gains, in an order that leaves no trend."""
+    """Rows spread evenly over the gains, in an order in which every run of them is spread so too:
+    the first to leave the window take no part of the gains with them."""
     if calibration is None or calibration.rows == 0:
         return []
     rows = sorted(zip(calibration.gain, calibration.p_frontier, strict=True))
     number = min(SEEDS, len(rows))
-    return [rows[(2 * at + 1) * len(rows) // (2 * number)] for at in range(number)]
+    spread = [rows[(2 * at + 1) * len(rows) // (2 * number)] for at in range(number)]
+    # Steps of the golden ratio are spread from the first on; coprime, they meet every row.
+    stride = round(GOLDEN * number)
+    while math.gcd(stride, number) > 1:
+        stride += 1
+    return [spread[at * stride % number] for at in range(number)]

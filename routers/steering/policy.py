@@ -30,9 +30,11 @@ class Realised(msgspec.Struct, frozen=True):
 
 class SteeringView(msgspec.Struct, frozen=True):
     """The state of one policy in one worker. `threshold` before budget pressure. `balance`: how
-    far the promise is behind, from -1 to 1 of what is tolerated. `certified` is false where
-    conformal mode has no calibration rows to rest on: then everything goes strong. `key_capped`:
-    requests turned to the weak tier by their key's cap; `keys`: keys remembered for that."""
+    far the promise is behind, from -1 to 1 of what is tolerated. `certified` is false where a
+    violation rate rests on nothing, and `uncertified` says why: without calibration rows for it
+    everything goes strong; where a model card moves gains, the threshold is that of the rows, whose
+    outcomes are of other models. `key_capped`: requests turned to the weak tier by their key's cap;
+    `keys`: keys remembered for that."""
 
     policy: str
     target: str
@@ -43,6 +45,7 @@ class SteeringView(msgspec.Struct, frozen=True):
     key_share: float
     key_capped: int
     keys: int
+    uncertified: str = ""
 
 
 class Ticket(msgspec.Struct, frozen=True):
@@ -157,19 +160,24 @@ class PolicySteering:
         if isinstance(self._controller, Tracker) and found.model == self.model:
             self._controller.restore(found, found.target == self.policy.target)
 
-    def view(self) -> SteeringView:
+    def view(self, carded: str = "") -> SteeringView:
+        """`carded`: a candidate whose model card moves its gains, if there is one."""
         now = self._controller
+        uncertified = "" if now.certified else "too few calibration rows"
+        if now.certified and carded and now.promise.kind == "violation":
+            uncertified = f"the model card of {carded} moves gains"
         balance = now.balance / now.aim.band if isinstance(now, Tracker) else 0.0
         return SteeringView(
             policy=self._name,
             target=self.target,
             threshold=round(now.threshold, 6),
             balance=round(balance, 4),
-            certified=now.certified,
+            certified=not uncertified,
             realised=self.realised(),
             key_share=self.policy.key_share,
             key_capped=self._caps.hits,
             keys=len(self._caps),
+            uncertified=uncertified,
         )
 
     def realised(self) -> Realised:

@@ -161,6 +161,7 @@ class Gateway:
                     RouterSlot(HeuristicRouter()),
                     store,
                     Telemetry(TelemetryConfig(), "1"),
+                    lambda policy: "",
                 ),
                 time.time,
             ).views,

@@ -7,13 +7,14 @@ from bisect import bisect_right
 from fractions import Fraction
 from itertools import product
 from random import Random
+from time import process_time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from routers.steering import conformal_threshold
-from routers.steering.conformal import NOTHING_STRONG, beta_binomial_cdf, binomial_cdf
+from routers.steering.conformal import beta_binomial_cdf, binomial_cdf
 
 
 def rate(rows, threshold):
@@ -58,10 +59,30 @@ def test_the_count_on_as_many_fresh_rows_holds_with_the_wider_margin(drawn):
     assert narrow < kept
 
 
+def test_rows_of_what_an_old_threshold_kept_bound_the_rate_of_all_requests(drawn):
+    """Shadow comparison brings rows of those requests alone that stayed with the weak tier."""
+    population, kept, strong = drawn(40_000, Random(5)), 0, 0.0
+    columns = (population.gain, population.local_ok, population.frontier_ok)
+    rows = sorted(zip(*columns, strict=True))
+    gains = [gain for gain, _, _ in rows]
+    below = rows[: bisect_right(gains, 0.2)]
+    assert rate(population, 0.2) < 0.2 < rate(population, 1.0)
+    rng = Random(2)
+    for _ in range(50):
+        sample = list(zip(*rng.sample(below, 800), strict=True))
+        threshold = conformal_threshold(*sample, alpha=0.2)
+        assert threshold is not None
+        kept += rate(population, threshold) <= 0.2
+        strong += 1 - bisect_right(gains, threshold) / len(gains)
+    assert kept == 50
+    # As much as was compared stays with the weak tier.
+    assert strong / 50 < 1.1 * (1 - len(below) / len(rows))
+
+
 def test_what_cannot_be_certified_is_none():
     """58 rows without a single violation do not show a rate of 5 % with 95 % confidence, 59 do:
     0.95 ** 59 < 0.05."""
-    for number, expected in ((0, None), (58, None), (59, NOTHING_STRONG)):
+    for number, expected in ((0, None), (58, None), (59, 0.1)):
         ones = [1.0] * number
         assert conformal_threshold([0.1] * number, ones, ones, alpha=0.05) == expected
 
@@ -73,7 +94,7 @@ def test_ties_go_strong_together():
     threshold = conformal_threshold(gains, local, [1.0] * 500, alpha=0.05)
     assert threshold is not None
     assert 0.1 <= threshold < 0.2
-    assert conformal_threshold(gains, local, [1.0] * 500, alpha=0.2) == NOTHING_STRONG
+    assert conformal_threshold(gains, local, [1.0] * 500, alpha=0.2) == 0.2
 
 
 # One draw a row: hypothesis refuses a test whose drawing is slow, as three are on a busy machine.
@@ -117,6 +138,55 @@ def test_the_tails_are_exact(k, n, a, b):
 
     drawn = [math.comb(n, i) * beta(i + a, n - i + b) / beta(a, b) for i in range(min(k, n) + 1)]
     assert beta_binomial_cdf(k, n, a, b) == pytest.approx(float(sum(drawn)), rel=1e-9)
+
+
+def plain_tail(k, n, a, b):
+    """P(X <= k), every term by itself: of n trials at the rate `a` or, with b, at one drawn from
+    Beta(a, b)."""
+    total = 0.0
+    for i in range(k + 1):
+        log = math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1)
+        if b:
+            log += math.lgamma(i + a) + math.lgamma(n - i + b) - math.lgamma(n + a + b)
+            log += math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
+        else:
+            log += i * math.log(a) + (n - i) * math.log1p(-a)
+        total += math.exp(log)
+    return total
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_as_many_violations_are_allowed_as_the_plain_sums_allow(seed):
+    """Every row is a violation, so that the threshold tells how many were allowed."""
+    rng = Random(seed)
+    for _ in range(20):
+        number, alpha = rng.randint(1, 2500), rng.choice((0.02, 0.05, rng.uniform(0.001, 0.999)))
+        fresh = rng.choice((0, number, rng.randint(1, 2500)))
+        gains = [at / number for at in range(number)]
+        found = conformal_threshold(gains, [0.0] * number, [1.0] * number, alpha, fresh=fresh)
+        allowed = 0 if found is None else sum(gain <= found for gain in gains)
+
+        def risk(k, number=number, alpha=alpha, fresh=fresh):
+            if fresh:
+                return 1 - plain_tail(math.floor(alpha * fresh + 1e-9), fresh, k + 1, number - k)
+            return plain_tail(k, number, alpha, 0)
+
+        if found is None:
+            assert risk(0) > 0.05
+        else:
+            assert risk(allowed) <= 0.05
+            assert allowed + 1 == number or risk(allowed + 1) > 0.05
+
+
+def test_twenty_thousand_rows_take_a_few_milliseconds():
+    """It runs between requests, once for each policy."""
+    rng, took = Random(1), []
+    columns = [[rng.random() for _ in range(20_000)] for _ in range(3)]
+    for _ in range(3):
+        begun = process_time()
+        conformal_threshold(*columns, alpha=0.3, fresh=20_000)
+        took.append(process_time() - begun)
+    assert min(took) < 0.05
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import math
 from itertools import pairwise
 from random import Random
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -265,6 +266,22 @@ def test_promises_start_from_the_calibration_rows(drawn, traffic, replay):
     assert without.threshold == 0.4
     seen = replay(Policy(target=Target(share=0.3)), traffic("hard", 300, 1), calibration=rows)
     assert sum(one.strong for one in seen) / 300 == pytest.approx(0.3, abs=0.06)
+
+
+def test_rows_that_stand_in_for_traffic_leave_without_a_trend(drawn):
+    """The last requests hold 512 gains; from then on each new one takes the place of a row."""
+    rows = drawn(2000, Random(1))
+    for number in (2000, 128, 97, 64, 33, 2, 1):
+        few = Calibration(*(column[:number] for column in msgspec.structs.astuple(rows)))
+        found = PolicySteering("p", Policy(target=Target(share=0.3)), few, "m").snapshot()
+        assert found is not None
+        seeds = found.gains
+        assert len(seeds) == min(number, 128)
+        assert set(seeds) <= {round(gain, 6) for gain in few.gain}
+        assert len(set(seeds)) == len(seeds)
+        middle = sorted(seeds)[len(seeds) // 2]
+        for left in range(len(seeds) - 16, 0, -16):
+            assert abs(sum(gain >= middle for gain in seeds[-left:]) - left / 2) <= 2
 
 
 def test_conformal_mode_needs_rows_that_certify_the_rate(drawn, traffic, replay):

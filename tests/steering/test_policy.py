@@ -124,6 +124,25 @@ def test_a_new_worker_goes_on_where_the_old_one_was(traffic, replay, prices, tar
     assert same >= 0.99 * 3000
 
 
+@pytest.mark.parametrize("changed", [0.95, 0.8], ids=["the same promise", "another"])
+def test_calibration_rows_have_no_say_once_the_traffic_is_known(traffic, replay, drawn, changed):
+    """The rows are of other requests than those that come. Whoever goes on from the gains seen
+    decides as if there had been no rows."""
+    policy, requests = Policy(target=Target(quality=0.95)), traffic("pair", 1050, 1)
+    old = PolicySteering("p", policy, None, "m")
+    replay(policy, requests[:1000], steering=old)
+    packed = old.snapshot()
+    assert packed is not None
+    thresholds = []
+    for rows in (drawn(2000, Random(1)), None):
+        state = PolicySteering("p", policy, rows, "m")
+        state.restore(packed)
+        state.adopt(Policy(target=Target(quality=changed)))
+        seen = replay(policy, requests[1000:], steering=state)
+        thresholds.append([one.threshold for one in seen])
+    assert thresholds[0] == thresholds[1]
+
+
 def test_what_another_model_taught_is_not_taken_over(traffic, replay):
     policy = Policy(target=Target(share=0.3), threshold=0.33)
     old = PolicySteering("p", policy, None, "old")

@@ -69,7 +69,8 @@ async def test_a_stop_in_the_middle_of_saving_saves_all_the_same(store: Slow) ->
     policies = cast(Policies, SimpleNamespace(active=lambda: [HALF]))
     slot = RouterSlot(FixedRouter(Score()))
     steering = Steering(
-        Parts(policies, slot, store, Telemetry(TelemetryConfig(), "one")), lambda: 1_800_000_000.0
+        Parts(policies, slot, store, Telemetry(TelemetryConfig(), "one"), lambda policy: ""),
+        lambda: 1_800_000_000.0,
     )
     ex = exchange()
     steering.decide(ex, count=True)
