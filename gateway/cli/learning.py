@@ -61,7 +61,7 @@ def refits(args: argparse.Namespace) -> int:
     print_table([_row(item) for item in page["items"]], _COLUMNS)
     print(f"active: {active['name']}, running {active['model']}")
     if active["problem"]:
-        print(f"the configured router stands in: {active['problem']}")
+        print(f"{active['name']} is not loaded: {active['problem']}")
     return OK
 
 
@@ -106,7 +106,7 @@ def _switched(args: argparse.Namespace, active: dict[str, Any]) -> int:
     else:
         print(f"{active['name']} is active, running {active['model']}")
         if active["problem"]:
-            print(f"the configured router stands in: {active['problem']}")
+            print(f"{active['name']} is not loaded: {active['problem']}")
     return OK if active["loaded"] else FAILED
 
 
