@@ -61,7 +61,7 @@ def refits(args: argparse.Namespace) -> int:
     print_table([_row(item) for item in page["items"]], _COLUMNS)
     print(f"active: {active['name']}, running {active['model']}")
     if active["problem"]:
-        print(f"the configured router stands in: {active['problem']}")
+        print(f"{active['name']} is not loaded: {active['problem']}")
     return OK
 
 
@@ -91,13 +91,20 @@ def _show(args: argparse.Namespace, refit: dict[str, Any]) -> int:
         print_json(refit)
     else:
         shown = ("name", "state", "base", "source", "rows", "author")
-        print_fields([(key, refit[key]) for key in shown] + [("created", when(refit["created"]))])
+        fields = [(key, refit[key]) for key in shown] + [("created", when(refit["created"]))]
         report = refit["report"]
+        print_fields(fields if report is None else [*fields, ("fitted", _fitted(report))])
         if report is not None:
             print("\nmeasured on rows that were held out of each fit:")
             print_fields(sorted(report.get("metrics", {}).items()))
         print(f"\n{_note(refit)}")
     return FAILED if refit["state"] == "failed" else OK
+
+
+def _fitted(report: dict[str, Any]) -> str:
+    """What became of the rows."""
+    counts = {"different texts": "rows", "more of the same": "merged", "passed over": "passed_over"}
+    return ", ".join(f"{report.get(key, 0)} {what}" for what, key in counts.items())
 
 
 def _switched(args: argparse.Namespace, active: dict[str, Any]) -> int:
@@ -106,7 +113,7 @@ def _switched(args: argparse.Namespace, active: dict[str, Any]) -> int:
     else:
         print(f"{active['name']} is active, running {active['model']}")
         if active["problem"]:
-            print(f"the configured router stands in: {active['problem']}")
+            print(f"{active['name']} is not loaded: {active['problem']}")
     return OK if active["loaded"] else FAILED
 
 

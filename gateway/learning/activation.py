@@ -26,12 +26,13 @@ log = logging.getLogger("tollhouse.learning")
 TOPIC = "router"
 # The configured artefact, in words: no refit may have this name.
 CONFIGURED = "configured"
+_LOADING = "it is being loaded"
 
 
 class ActiveRouter(msgspec.Struct, frozen=True):
     """`name`: the refit that was activated, or `configured`. `loaded`: whether this worker runs
-    it; else `problem` says why the configured artefact stands in. `since`: seconds since the
-    epoch, None when nothing was ever activated."""
+    it; else `problem` says why the configured artefact stands in, or what scored before goes on.
+    `model`: what scores. `since`: seconds since the epoch, None when nothing was ever activated."""
 
     name: str
     loaded: bool
@@ -82,8 +83,10 @@ class Activation:
         self._folder = folder
         self._loaders = loaders
         self._clock = clock
+        # What is wanted, what scores, and why the two differ where they do.
         self._line = _BEGINNING
-        self._problem: str | None = None
+        self._running = ""
+        self._problem = _LOADING
         self._changing = asyncio.Lock()
         self._watch = Watch(TOPIC, store, self._read_version, self._changed, (RecordsError,))
 
@@ -98,10 +101,11 @@ class Activation:
     @property
     def active(self) -> ActiveRouter:
         line = self._line
+        loaded = line.name == self._running
         return ActiveRouter(
             name=line.name or CONFIGURED,
-            loaded=self._problem is None,
-            problem=self._problem,
+            loaded=loaded,
+            problem=None if loaded else self._problem,
             model=str(self._slot.describe().get("model") or self._slot.name),
             since=line.at,
         )
@@ -109,8 +113,7 @@ class Activation:
     @property
     def directory(self) -> Path | None:
         """Of the refit that is running here; None for the configured artefact."""
-        running = self._line.name and self._problem is None
-        return self._folder / self._line.name if running else None
+        return self._folder / self._running if self._running else None
 
     async def activate(self, name: str, actor: str) -> ActiveRouter:
         """Make a finished refit, or `configured`, the router of every worker. One that is active
@@ -126,10 +129,8 @@ class Activation:
             line = _last(connection)
             if line.name != wanted:
                 return self._write(connection, "router.activate", actor, line, (wanted, line.id))
-            if not wanted:
-                return current_version(connection, TOPIC)
-            # Nobody knows here which workers the configured one stands in for: all are told.
-            again = Change(self._clock(), actor, "router.activate", "router", wanted, wanted)
+            # Nobody knows here which workers could not load it: all are told.
+            again = Change(self._clock(), actor, "router.activate", "router", name, name)
             return write_change(connection, TOPIC, again)
 
         await self._watch.announce(await self._database.write(change), name)
@@ -199,38 +200,44 @@ class Activation:
 
     async def _follow(self) -> None:
         line = await self._database.read(_last)
-        before, self._line = self._line, line
-        if line.name == before.name and self._problem is None:
+        self._line, self._problem = line, _LOADING
+        if line.name == self._running:
             return
-        problem: str | None = None
-        opened: tuple[Router, Cards] | None = None
-        if line.name:
-            try:
-                opened = await asyncio.to_thread(self._open, line.name)
-            except (ArtefactError, CardError) as exc:
-                problem = str(exc)
-                log.error("router artefact %s: %s; the configured one stands in", line.name, exc)
-        # A stand-in, and at the beginning, is the configured one already.
-        standing = self._problem is not None or not before.name
+        problem = await self._take(line.name)
+        if problem is None:
+            return
+        if line.name and self._running:
+            # What was active before is not wanted any more.
+            worse = await self._take("")
+            problem = problem if worse is None else f"{problem}; {CONFIGURED}: {worse}"
         self._problem = problem
-        if opened is None and standing:
-            return
-        if opened is None:
-            opened = await asyncio.to_thread(self._open_configured)
-        router, cards = opened
-        # Both before the first request that the new router scores: `swap` puts it in place at
-        # once, and then waits for the old one's last call.
-        self._loaders.use_cards(cards)
+        scores = f"{self._running} goes on" if self._running else "the configured one stands in"
+        log.error("router artefact %s: %s; %s", line.name or CONFIGURED, problem, scores)
+
+    async def _take(self, name: str) -> str | None:
+        """Let this artefact score; or say in words why it cannot, and leave what scores."""
+        try:
+            router, cards = await asyncio.to_thread(self._open, name)
+            # Both before the first request that the new router scores: `swap` puts it in place at
+            # once, and then waits for the old one's last call.
+            self._loaders.use_cards(cards)
+        except (ArtefactError, CardError) as exc:
+            return str(exc)
+        except Exception as exc:
+            # The border of this background task: want of memory, or a defect, must not end it.
+            log.exception("router artefact %s was not loaded", name or CONFIGURED)
+            return f"{type(exc).__name__}: {exc}"
+        self._running = name
         await self._slot.swap(router)
         log.info("router is now %s", self._slot.name)
+        return None
 
     def _open(self, name: str) -> tuple[Router, Cards]:
         """Blocking. Raises ArtefactError, CardError."""
+        if not name:
+            return self._loaders.configured(), self._loaders.configured_cards()
         cards = self._loaders.cards(self._folder / name)
         return self._loaders.artefact(self._folder / name), cards
-
-    def _open_configured(self) -> tuple[Router, Cards]:
-        return self._loaders.configured(), self._loaders.configured_cards()
 
 
 def _last(connection: sa.Connection) -> _Line:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import msgspec
 
 from gateway.config.model import LearningConfig
 from gateway.exchange import Exchange
 from gateway.learning import forgetting
-from gateway.learning.consent import Consent
+from gateway.learning.consent import Consent, Look
 from gateway.learning.types import Capture, Scored, Side, conversation_of
 from gateway.records import Database, RecordsError
 from routers.text import opaque_content
@@ -19,6 +21,8 @@ from routers.types import Policy
 log = logging.getLogger("tollhouse.learning")
 
 MAX_CONVERSATION = 256 << 10
+# Characters of all that the model looks at: tools and their schemas too.
+MAX_TEXT = 1 << 20
 # Texts longer than this are not even looked at: about `MAX_CONVERSATION` in tokens.
 _MAX_TOKENS = 64 << 10
 _MAX_WAITING = 16 << 20
@@ -26,10 +30,20 @@ _INTERVAL_S = 0.5
 _BATCH = 200
 
 
+class _Waiting(msgspec.Struct, frozen=True):
+    capture: Capture
+    look: Look
+
+    @property
+    def size(self) -> int:
+        return len(self.capture.conversation) + len(self.look.text)
+
+
 class Captures:
     """`count` is told what became of each conversation that may be kept: `kept`, `too_long`,
-    `opaque` (content that is no text), `dropped` (too many waited), `failed` (the database),
-    `deleted` (by an operator, while it waited).
+    `opaque` (content that is no text), `dropped` (too many waited), `data_class` (the router's
+    model saw one that is not listed), `failed` (the database), `deleted` (by an operator, while it
+    waited).
 
     Losing one is harmless, so nothing here waits, and nothing is tried twice."""
 
@@ -40,18 +54,16 @@ class Captures:
         self._consent = Consent(settings)
         self._database = database
         self._count = count
-        self._waiting: deque[Capture] = deque()
+        self._waiting: deque[_Waiting] = deque()
         self._bytes = 0
         self._writing = asyncio.Lock()
 
-    def add(self, ex: Exchange, tier: str) -> None:
-        """The request was answered, whole, by this tier."""
-        if (
-            ex.inbound.operation == "embeddings"
-            or not _is_scored(ex)
-            or not self._consent.gives(ex)
-        ):
-            return
+    def wants(self, ex: Exchange) -> bool:
+        """Whether this request's conversation may be kept, as far as is known without a look."""
+        return ex.inbound.operation != "embeddings" and _is_scored(ex) and self._consent.gives(ex)
+
+    def add(self, ex: Exchange, tier: str, look: Look) -> None:
+        """The request, which is wanted, was answered, whole, by this tier."""
         if ex.need.prompt_tokens > _MAX_TOKENS:
             self._count("too_long")
             return
@@ -59,14 +71,15 @@ class Captures:
             self._count("opaque")
             return
         conversation = conversation_of(ex.inbound.body)
-        if len(conversation) > MAX_CONVERSATION:
+        if len(conversation) > MAX_CONVERSATION or len(look.text) > MAX_TEXT:
             self._count("too_long")
             return
-        if self._bytes + len(conversation) > _MAX_WAITING:
+        waiting = _Waiting(capture_of(ex, tier, conversation), look)
+        if self._bytes + waiting.size > _MAX_WAITING:
             self._count("dropped")
             return
-        self._bytes += len(conversation)
-        self._waiting.append(capture_of(ex, tier, conversation))
+        self._bytes += waiting.size
+        self._waiting.append(waiting)
 
     async def run(self) -> None:
         """For ever; cancel to end."""
@@ -75,15 +88,17 @@ class Captures:
             await self.flush()
 
     async def flush(self) -> None:
-        """Write what is waiting now."""
+        """Write what is waiting now and, seen by the router's model, may be kept."""
         async with self._writing:
             while self._waiting:
                 batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
-                size = sum(len(capture.conversation) for capture in batch)
+                size = sum(waiting.size for waiting in batch)
                 self._bytes -= size
+                allowed: list[Capture] = []
                 try:
+                    allowed = await asyncio.to_thread(self._allowed, batch)
                     kept = await self._database.write(
-                        forgetting.add_captures, batch, self._max_rows
+                        forgetting.add_captures, allowed, self._max_rows
                     )
                 except asyncio.CancelledError:
                     # Written or not: it waits for the next flush, and twice is as good as once.
@@ -91,12 +106,17 @@ class Captures:
                     self._bytes += size
                     raise
                 except RecordsError as exc:
-                    log.warning("%d conversations not kept: %s", len(batch), exc)
-                    outcomes = ["failed"] * len(batch)
+                    log.warning("%d conversations not kept: %s", len(allowed), exc)
+                    outcomes = ["failed"] * len(allowed)
                 else:
-                    outcomes = ["kept"] * kept + ["deleted"] * (len(batch) - kept)
-                for outcome in outcomes:
+                    outcomes = ["kept"] * kept + ["deleted"] * (len(allowed) - kept)
+                for outcome in outcomes + ["data_class"] * (len(batch) - len(allowed)):
                     self._count(outcome)
+
+    def _allowed(self, batch: Sequence[_Waiting]) -> list[Capture]:
+        """Blocking."""
+        labels = self._consent.labels
+        return [waiting.capture for waiting in batch if labels(waiting.look.classes())]
 
 
 def capture_of(ex: Exchange, tier: str, conversation: str) -> Capture:

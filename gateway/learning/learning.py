@@ -18,6 +18,7 @@ from gateway.exchange import Exchange
 from gateway.learning import repository
 from gateway.learning.activation import Activation, ActiveRouter, Loaders
 from gateway.learning.capture import Captures
+from gateway.learning.consent import Look
 from gateway.learning.errors import NoBase
 from gateway.learning.feedback import Feedback
 from gateway.learning.lookup import Lookup
@@ -32,6 +33,7 @@ from gateway.records import Database, RecordsError
 from gateway.store import Store, StoreError
 from gateway.store.lock import Lock
 from gateway.telemetry import Telemetry, names
+from routers.text import all_text
 
 log = logging.getLogger("tollhouse.learning")
 
@@ -149,9 +151,14 @@ class Learning:
         if not self._settings.capture:
             return
         try:
-            self._captures.add(ex, tier)
+            wanted = self._captures.wants(ex)
+            if not (wanted or ex.sampled):
+                return
+            look = Look(all_text(ex.inbound.body), self._parts.slot.detect)
+            if wanted:
+                self._captures.add(ex, tier, look)
             if ex.sampled:
-                self._shadow.offer(ex, tier, events)
+                self._shadow.offer(ex, tier, events, look)
         except Exception:
             # The border towards a request: what is learnt from it must not harm it.
             log.exception("nothing is learnt from %s", ex.inbound.request_id)

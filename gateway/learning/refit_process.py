@@ -1,9 +1,10 @@
 """One refit in a process of its own: `python -m gateway.learning.refit_process BASE OUT NAME SEED`.
 
-Rows come in on standard input as JSON Lines and are never written anywhere; one JSON object goes
-out on standard output: `{"report": ...}`, or `{"error": "..."}` for rows or an artefact that
-cannot be used. A process of its own, because fitting takes a core for seconds: neither the event
-loop nor the interpreter's lock of a serving worker may wait for it.
+Rows come in on standard input as JSON Lines. Their text is never written anywhere; the artefact in
+OUT holds a vector of each text that was fitted, and its labels. One JSON object goes out on
+standard output: `{"report": ...}`, or `{"error": "..."}` for rows or an artefact that cannot be
+used. A process of its own, because fitting takes a core for seconds: neither the event loop nor the
+interpreter's lock of a serving worker may wait for it.
 """
 
 from __future__ import annotations

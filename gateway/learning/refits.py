@@ -195,12 +195,12 @@ class Refits:
             if not lines:
                 raise BadRows("no labels have been collected yet")
         try:
-            rows = await asyncio.to_thread(parse_rows, lines.splitlines(keepends=True), "rows")
+            count = await asyncio.to_thread(_count, lines)
         except LabelsError as exc:
             raise BadRows(str(exc)) from exc
-        if len(rows) > MAX_ROWS:
-            raise BadRows(f"{len(rows)} rows, at most {MAX_ROWS} are taken")
-        return lines, len(rows)
+        if count > MAX_ROWS:
+            raise BadRows(f"{count} rows, at most {MAX_ROWS} are taken")
+        return lines, count
 
     async def _run(self, refit: Refit, base: Path, seed: int, lines: bytes) -> None:
         beat = asyncio.create_task(self._beat())
@@ -234,8 +234,7 @@ class Refits:
             return _Answer(error=f"it failed: {type(exc).__name__}: {exc}")
 
     async def _fit(self, name: str, base: Path, out: Path, seed: int, lines: bytes) -> _Answer:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        shutil.rmtree(out, ignore_errors=True)
+        await asyncio.to_thread(_clear, self._folder, out)
         process = await asyncio.create_subprocess_exec(
             *self._program,
             str(base),
@@ -279,6 +278,17 @@ class Refits:
 def _lines(found: list[Label]) -> bytes:
     """JSON Lines. Blocking."""
     return b"".join(encode_line(line) + b"\n" for line in merge(found))
+
+
+def _count(lines: bytes) -> int:
+    """How many rows there are. Blocking. Raises LabelsError."""
+    return len(parse_rows(lines.splitlines(keepends=True), "rows"))
+
+
+def _clear(folder: Path, out: Path) -> None:
+    """Make the folder of artefacts, and room in it. Blocking."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    shutil.rmtree(out, ignore_errors=True)
 
 
 def _begin(connection: sa.Connection, refit: Refit) -> None:

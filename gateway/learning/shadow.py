@@ -2,7 +2,8 @@
 
 Everything happens behind the client's answer, in a bounded queue with a bounded number of calls.
 Where the conversation may go is decided by the same filters as for any request, anew for each of
-the two calls: the labels, the key's permissions, capabilities, health.
+the two calls: the labels and what the router's model sees in the text, the key's permissions,
+capabilities, health.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from gateway.config.model import LearningConfig
 from gateway.exchange import Exchange
 from gateway.learning import forgetting, judge
 from gateway.learning.answers import answer_text
-from gateway.learning.capture import MAX_CONVERSATION, scored_of
-from gateway.learning.consent import Consent, labels_of
+from gateway.learning.capture import MAX_CONVERSATION, MAX_TEXT, scored_of
+from gateway.learning.consent import Consent, Look, labels_of
 from gateway.learning.purse import Ask, AskFailed, Kind, Purse
 from gateway.learning.types import Label, Scored, conversation_of
 from gateway.policies import Policies, UnknownPolicy
@@ -68,6 +69,7 @@ class Job(msgspec.Struct, frozen=True):
     events: list[bytes]
     at: float
     scored: Scored
+    look: Look
 
 
 class Shadow:
@@ -121,7 +123,7 @@ class Shadow:
             and not opaque_content(body)
         )
 
-    def offer(self, ex: Exchange, tier: str, events: list[bytes] | None) -> None:
+    def offer(self, ex: Exchange, tier: str, events: list[bytes] | None, look: Look) -> None:
         """The client of a sampled request has its whole answer. `events` is None when they were
         too many to be kept."""
         if tier != ex.active.policy.weak_tier:
@@ -144,6 +146,7 @@ class Shadow:
             events=events,
             at=ex.wall,
             scored=scored_of(ex),
+            look=look,
         )
         try:
             self._queue.put_nowait(job)
@@ -175,11 +178,16 @@ class Shadow:
         if self._clock() - job.at > MAX_AGE:
             return "too_old"
         conversation = conversation_of(job.body)
-        if len(conversation) > MAX_CONVERSATION:
+        if len(conversation) > MAX_CONVERSATION or len(job.look.text) > MAX_TEXT:
             return "too_long"
         local, turns = answer_text(job.events), turns_of(job.body)
         if local is None:
             return "no_local_text"
+        seen = await asyncio.to_thread(job.look.classes)
+        if not self._consent.labels(seen):
+            return "data_class"
+        need = msgspec.structs.replace(job.need, labels=job.need.labels | seen)
+        job = msgspec.structs.replace(job, need=need)
         frontier = self._frontier(job)
         # Before anything is paid: an answer that nobody may judge is of no use.
         self._judge(job, judge.question(job.decision_id, turns, local, ""))

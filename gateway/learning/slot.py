@@ -55,13 +55,17 @@ class RouterSlot:
 
     async def swap(self, router: Router) -> None:
         """From now on `router` scores. Returns when the old one has ended its last call and is
-        closed."""
+        closed; should that fail, the log says so."""
         old, self._held = self._held, _Held(router)
         self.swaps += 1
         old.retired = True
         if old.calls:
             await old.idle.wait()
-        await old.router.aclose()
+        try:
+            await old.router.aclose()
+        except Exception:
+            # Nobody asks it any more: the new one is in place, and whoever put it there goes on.
+            log.exception("router %s was not closed", old.router.name)
 
     def stats(self) -> dict[str, object]:
         """Counters of the router in place, empty for one that has none."""

@@ -26,7 +26,8 @@ def finished(learner: Learner, name: str, *, state: str = "done") -> Path:
     folder = learner.gateway.folder / "data" / "artefacts" / name
     shutil.copytree(ARTEFACT, folder)
     with sqlite3.connect(learner.gateway.folder / "data" / "tollhouse.db", timeout=10) as database:
-        report = json.dumps({"better": True, "verdict": "better", "metrics": {}})
+        counts = {"rows": 6, "merged": 2, "passed_over": 1}
+        report = json.dumps({"better": True, "verdict": "better", "metrics": {}, **counts})
         database.execute(
             "INSERT INTO learning_refits VALUES (?, ?, ?, 'admin', 'labels', 'base', 9, ?, '')",
             (name, state, time.time(), report if state == "done" else None),
@@ -170,7 +171,9 @@ def test_a_heuristic_router_cannot_be_refitted(learn: Start) -> None:
     assert learner.admin("GET", "/refits", params={"cursor": "x"}).status_code == 400
 
 
-@pytest.mark.parametrize("words", [("refits",), ("activate", "mine"), ("rollback",)])
+@pytest.mark.parametrize(
+    "words", [("refits",), ("refits", "mine"), ("activate", "mine"), ("rollback",)]
+)
 def test_the_commands_speak_to_the_gateway(
     command: Learner, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -183,11 +186,12 @@ def test_the_commands_speak_to_the_gateway(
     told = capsys.readouterr()
     assert code == 0, told.err
     expected = {
-        "refits": "better",
-        "activate": "mine is active",
-        "rollback": "configured is active",
+        ("refits",): "better",
+        ("refits", "mine"): "6 different texts, 2 more of the same, 1 passed over",
+        ("activate", "mine"): "mine is active",
+        ("rollback",): "configured is active",
     }
-    assert expected[words[0]] in told.out
+    assert expected[words] in told.out
 
 
 @pytest.fixture(scope="module")

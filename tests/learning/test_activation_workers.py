@@ -40,10 +40,14 @@ def plain(folder: Path) -> Router:
 async def make(tmp_path: Path, database: Database, store: Store) -> AsyncIterator[Make]:
     made: list[Activation] = []
 
-    def worker(artefact: Open = plain) -> tuple[Activation, RouterSlot]:
-        slot = RouterSlot(Named("configured"))
+    def worker(
+        artefact: Open = plain,
+        configured: Callable[[], Router] = lambda: Named("configured"),
+        first: Router | None = None,
+    ) -> tuple[Activation, RouterSlot]:
+        slot = RouterSlot(first or Named("configured"))
         loaders = Loaders(
-            configured=lambda: Named("configured"),
+            configured=configured,
             configured_cards=dict,
             artefact=artefact,
             cards=lambda _: {},
@@ -116,3 +120,98 @@ async def test_activating_again_reaches_the_worker_that_could_not_load_it(make: 
     assert slot.name == "new"
     back = await lacking.rollback("new", "admin")
     assert (back.name, slot.name) == ("configured", "configured")
+
+
+def failing_once(error: Exception, then: Open) -> Open:
+    left = [error]
+
+    def load(folder: Path) -> Router:
+        if left:
+            raise left.pop()
+        return then(folder)
+
+    return load
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), RuntimeError("no thread")])
+async def test_a_failure_of_any_kind_is_told_and_can_be_mended(
+    make: Make, error: Exception
+) -> None:
+    healthy, _ = make()
+    lacking, slot = make(failing_once(error, plain))
+    for each in (healthy, lacking):
+        await each.start()
+    await healthy.activate("new", "admin")
+    problem = f"{type(error).__name__}: {error}"
+    await until(lambda: lacking.active.problem == problem)
+    assert (lacking.active.name, lacking.active.loaded) == ("new", False)
+    assert (slot.name, lacking.directory) == ("configured", None)
+    await healthy.activate("new", "admin")
+    await until(lambda: lacking.active.loaded)
+    assert (slot.name, lacking.active.problem) == ("new", None)
+    # And it hears of what comes after.
+    await healthy.activate("old", "admin")
+    await until(lambda: slot.name == "old")
+
+
+async def test_a_worker_starts_with_an_artefact_that_fails(make: Make) -> None:
+    healthy, _ = make()
+    await healthy.start()
+    await healthy.activate("new", "admin")
+    started, slot = make(failing_once(MemoryError(), plain))
+    await started.start()
+    assert (started.active.loaded, slot.name) == (False, "configured")
+
+
+async def test_where_the_configured_one_fails_too_the_former_goes_on(make: Make) -> None:
+    def configured() -> Router:
+        return load(Path("configured"))
+
+    load = failing_once(MemoryError("no room"), plain)
+    healthy, _ = make()
+    lacking, slot = make(configured=configured)
+    for each in (healthy, lacking):
+        await each.start()
+    await healthy.activate("new", "admin")
+    await until(lambda: slot.name == "new")
+    await healthy.rollback("new", "admin")
+    await until(lambda: lacking.active.problem == "MemoryError: no room")
+    assert (lacking.active.name, lacking.active.loaded) == ("configured", False)
+    assert slot.name == "new"
+    assert lacking.directory is not None and lacking.directory.name == "new"
+    assert (await healthy.activate("configured", "admin")).loaded
+    await until(lambda: lacking.active.loaded)
+    assert slot.name == "configured"
+
+
+async def test_while_it_is_loaded_nobody_says_that_it_runs(make: Make) -> None:
+    opening, go = threading.Event(), threading.Event()
+
+    def slowly(folder: Path) -> Router:
+        opening.set()
+        go.wait(20)
+        return Named(folder.name)
+
+    healthy, _ = make()
+    slow, slot = make(slowly)
+    for each in (healthy, slow):
+        await each.start()
+    await healthy.activate("new", "admin")
+    assert await asyncio.to_thread(opening.wait, 20)
+    assert (slow.active.name, slow.active.loaded) == ("new", False)
+    assert (slow.active.problem, slot.name) == ("it is being loaded", "configured")
+    go.set()
+    await until(lambda: slow.active.loaded)
+    assert (slow.active.problem, slot.name) == (None, "new")
+
+
+async def test_an_old_router_that_cannot_be_closed_stops_nothing(make: Make) -> None:
+    class Stuck(Named):
+        async def aclose(self) -> None:
+            raise RuntimeError("it is stuck")
+
+    worker, slot = make(first=Stuck("configured"))
+    await worker.start()
+    assert (await worker.activate("old", "admin")).loaded
+    assert (await worker.activate("new", "admin")).loaded
+    assert slot.name == "new"

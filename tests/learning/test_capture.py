@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from gateway.auth import Principal
 from gateway.config.model import LearningConfig
 from gateway.exchange import Exchange
-from gateway.learning.capture import Captures
+from gateway.learning.capture import MAX_TEXT, Captures
+from gateway.learning.consent import Look
 from gateway.learning.feedback import Feedback, FeedbackInput
 from gateway.learning.forgetting import forget
 from gateway.learning.lookup import Lookup
@@ -26,14 +27,14 @@ ON = LearningConfig(capture=True)
 SECRET = "the patient is called Mrs Miller"
 
 
-def exchange(id: int, *, seen: tuple[str, ...] = ()) -> Exchange:
+def exchange(id: int) -> Exchange:
     """As far as capturing looks."""
     found = SimpleNamespace(
         decision_id=f"dec_{id}",
         wall=float(id),
         labels=frozenset(),
         need=Need(prompt_tokens=9),
-        score=Score(p_local_ok=0.5, p_frontier_ok=0.75, data_classes=seen),
+        score=Score(p_local_ok=0.5, p_frontier_ok=0.75),
         decision=None,
         principal=SimpleNamespace(org="acme"),
         active=SimpleNamespace(policy=Policy()),
@@ -42,6 +43,10 @@ def exchange(id: int, *, seen: tuple[str, ...] = ()) -> Exchange:
         ),
     )
     return cast(Exchange, found)
+
+
+def look(*seen: str) -> Look:
+    return Look(SECRET, lambda _: frozenset(seen))
 
 
 async def kept(database: Database) -> list[str]:
@@ -54,7 +59,7 @@ async def test_a_flush_that_is_cancelled_loses_nothing(database: Database, runni
     counted: list[str] = []
     waiting = Captures(ON, database, counted.append)
     for i in range(250):
-        waiting.add(exchange(i), "local")
+        waiting.add(exchange(i), "local", look())
     begun, go = threading.Event(), threading.Event()
 
     def busy(_: sa.Connection) -> None:
@@ -66,7 +71,7 @@ async def test_a_flush_that_is_cancelled_loses_nothing(database: Database, runni
         other = asyncio.create_task(database.read(busy))
         assert await asyncio.to_thread(begun.wait, 30)
     flush = asyncio.create_task(waiting.flush())
-    # Far enough to have handed the first batch to the database.
+    # While the model looks at the first batch, or far enough to have handed it to the database.
     await asyncio.wait({flush}, timeout=0.0 if running else 0.05)
     flush.cancel()
     await asyncio.gather(flush, return_exceptions=True)
@@ -83,7 +88,7 @@ async def test_what_is_deleted_while_it_waits_is_not_written(database: Database)
     counted: list[str] = []
     waiting = Captures(ON, database, counted.append)
     for i in (1, 2, 3):
-        waiting.add(exchange(i), "local")
+        waiting.add(exchange(i), "local", look())
     await database.write(forget, "acme", None, 2.5)
     await waiting.flush()
     assert await kept(database) == ["dec_3"]
@@ -97,7 +102,7 @@ async def test_a_failing_database_puts_no_conversation_into_the_log(
     await database.write(lambda c: c.exec_driver_sql("DROP TABLE learning_captures"))
     counted: list[str] = []
     waiting = Captures(ON, database, counted.append)
-    waiting.add(exchange(1), "local")
+    waiting.add(exchange(1), "local", look())
     await waiting.flush()
     assert counted == ["failed"]
     assert "not kept" in caplog.text
@@ -105,6 +110,26 @@ async def test_a_failing_database_puts_no_conversation_into_the_log(
     with pytest.raises(RecordsError) as told:
         await database.read(lambda c: c.execute(sa.select(captures)))
     assert "learning_captures" in str(told.value)
+
+
+async def test_what_the_model_sees_is_not_written(database: Database) -> None:
+    counted: list[str] = []
+    waiting = Captures(
+        LearningConfig(capture=True, capture_labels=("pii",)), database, counted.append
+    )
+    for i, seen in enumerate([(), ("pii",), ("phi",), ("phi", "pii")]):
+        waiting.add(exchange(i), "local", look(*seen))
+    await waiting.flush()
+    assert await kept(database) == ["dec_0", "dec_1"]
+    assert counted == ["kept", "kept", "data_class", "data_class"]
+
+
+async def test_a_text_that_would_be_long_to_look_at_is_not_kept(database: Database) -> None:
+    counted: list[str] = []
+    waiting = Captures(ON, database, counted.append)
+    waiting.add(exchange(1), "local", Look("x" * (MAX_TEXT + 1), lambda _: frozenset()))
+    await waiting.flush()
+    assert (counted, await kept(database)) == (["too_long"], [])
 
 
 @pytest.mark.parametrize(
@@ -117,7 +142,7 @@ async def test_what_the_model_saw_holds_the_comment_back_as_well(
     """The decision does not say what the model saw; without a score, no model looked."""
     waiting = Captures(ON, database, lambda _: None)
     if scored:
-        waiting.add(exchange(1, seen=seen), "local")
+        waiting.add(exchange(1), "local", look(*seen))
     p: dict[str, Any] = {"p_local_ok": 0.5, "p_frontier_ok": 0.75} if scored else {}
     record = DecisionRecord("dec_1", "req_1", 1.0, "acme", **p)
     await database.write(file_records, [record])

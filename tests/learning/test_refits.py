@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -24,7 +25,8 @@ GOOD = NAME + (
     "rows = sys.stdin.read().splitlines(); Path(out).mkdir(); "
     "Path(out, 'manifest.json').write_text(str(os.environ['OMP_NUM_THREADS'])); "
     "print(json.dumps({'report': {'name': name, 'base': base, 'rows': len(rows), 'seconds': 1.5, "
-    "'better': True, 'verdict': 'better', 'metrics': {'apgr': 0.6, 'seed': int(seed)}}}))"
+    "'better': True, 'verdict': 'better', 'passed_over': 4, "
+    "'metrics': {'apgr': 0.6, 'seed': int(seed)}}}))"
 )
 REFUSES = NAME + "print(json.dumps({'error': 'rows: too few rows'}))"
 DIES = NAME + "Path(out).mkdir(); print('half'); sys.exit('no memory left')"
@@ -82,7 +84,7 @@ async def test_an_uploaded_refit_ends_with_an_artefact_and_a_report(
     done = await ended(refits, "mine")
     assert (done.state, done.better, done.verdict, done.error) == ("done", True, "better", "")
     assert done.report is not None
-    assert done.report["rows"] == 3
+    assert (done.report["rows"], done.report["passed_over"]) == (3, 4)
     assert done.report["metrics"]["seed"] == 7
     # One thread, and nothing left but the artefact: the rows were never in a file.
     folder = tmp_path / "artefacts"
@@ -212,6 +214,27 @@ async def test_a_router_without_files_cannot_be_refitted(
     refits = Refits(database, Lock(store, "refit", "x"), tmp_path, base)
     with pytest.raises(NoBase, match="heuristic"):
         await refits.propose(Proposal("admin", "x", upload=ROW))
+
+
+async def test_what_takes_long_is_not_done_where_requests_are_served(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where: set[int] = set()
+
+    class Upload(bytes):
+        def splitlines(self, keepends: bool = False) -> list[bytes]:
+            where.add(threading.get_ident())
+            return super().splitlines(keepends)
+
+    def rmtree(*_: object, **__: object) -> None:
+        where.add(threading.get_ident())
+
+    monkeypatch.setattr("gateway.learning.refits.shutil.rmtree", rmtree)
+    refits = make()
+    await refits.propose(Proposal("admin", "mine", upload=Upload(ROW)))
+    assert (await ended(refits, "mine")).state == "done"
+    assert where
+    assert threading.get_ident() not in where
 
 
 async def test_two_proposals_at_once_are_one_refit(make: Make) -> None:

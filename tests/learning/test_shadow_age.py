@@ -9,6 +9,7 @@ import pytest
 
 from gateway.auth import Principal
 from gateway.config.model import LearningConfig
+from gateway.learning.consent import Look
 from gateway.learning.shadow import MAX_AGE, Job, Shadow
 from gateway.learning.types import Scored
 from routers.types import Need
@@ -31,8 +32,9 @@ async def test_an_old_comparison_is_given_up(waited: float, outcome: str) -> Non
     body = {"messages": [{"role": "user", "content": "Why?"}]}
     need = Need(operation="chat", capabilities=frozenset(("chat",)))
     scored = Scored(p_local_ok=0.5, p_frontier_ok=0.6, threshold=0.1, artefact="a/1")
+    look = Look("Why?", lambda _: frozenset())
     shadow._queue.put_nowait(
-        Job("d", Principal(), "default", need, body, [b"{}"], at=1_000, scored=scored)
+        Job("d", Principal(), "default", need, body, [b"{}"], at=1_000, scored=scored, look=look)
     )
     worker = asyncio.create_task(shadow.run())
     await asyncio.wait_for(heard.wait(), 10)
