@@ -46,16 +46,20 @@ LEAST = 50
 MOST = 2500
 FOLDS = 5
 ROUNDS = 1000
+# A layer knows the rows when that share of them is in its memory.
+KNOWN = 0.1
 # A row whose sentence vector is in a committee's memory was learnt from there.
 SAME = 0.9995
 
 
 class RefitReport(msgspec.Struct, frozen=True):
     """`base` and `name`: artefacts as `name/version`. `better`: the held-out interval of the gain
-    in APGR, or of the fall in Brier score, lies above 0, and neither lies below. `rows`: different
-    texts; `merged`: rows that were of the text of another, whose labels were averaged;
-    `passed_over`: texts beyond the most that are fitted. `left_out`: layers of the base that knew
-    the rows already, so that they could not be compared with."""
+    in APGR lies above 0, or that of the fall in Brier score, from before and from one probability
+    for all rows, and neither lies below. `rows`: different texts; `merged`: rows that were of the
+    text of another, whose labels were averaged; `passed_over`: texts beyond the most that are
+    fitted; `compared`: those that the figures are of. `left_out`: layers of the base that knew rows
+    already; the figures are of the rows that they did not know, or where these are too few, of all
+    rows without these layers, and the verdict says so."""
 
     name: str
     base: str
@@ -67,6 +71,7 @@ class RefitReport(msgspec.Struct, frozen=True):
     left_out: list[str] = []
     merged: int = 0
     passed_over: int = 0
+    compared: int = 0
 
 
 def run(
@@ -77,30 +82,41 @@ def run(
     name: str = "",
     seed: int = 0,
     most: int = MOST,
+    where: str = "rows",
 ) -> RefitReport:
     """Fit `rows` on the artefact in `base`, write the new one into `out`. Needs at least 50 texts
-    with both labels; of more than `most`, so many are drawn. Raises LabelsError and ArtefactError;
-    OSError when `out` cannot be written."""
+    with both labels; of more than `most`, so many are drawn. `where`: the name under which errors
+    speak of the rows. Raises LabelsError and ArtefactError; OSError when `out` cannot be written.
+    """
     started = time.perf_counter()
-    require_enough(list(rows), least=LEAST, pairs=LEAST)
+    require_enough(list(rows), least=LEAST, pairs=LEAST, where=where)
     require_apart(base, out)
     manifest = without_cards(load_manifest(base))
     model = load_heads(base)
     encoder = load_encoder(base, manifest.max_tokens)
     texts = [render(row.query) for row in rows]
     reading = encoder.read_singly(texts)
-    usable = _usable(rows, reading)
+    usable = _usable(rows, reading, where)
     labels = _labels([rows[i] for i in usable])
-    copies = draw(merge(reading.sentences, usable, labels), most, seed)
+    copies = draw(merge(reading.sentences, usable, labels, where), most, seed)
     keep, merged = copies.first, copies.labels
     sentences, surfaces = reading.sentences[keep], reading.surfaces[keep]
     demands = reading.demands[keep]
-    left_out = [name for name, c in model.committees.items() if _knows(c, sentences)]
+    known = {name: remembered(c, sentences) for name, c in model.committees.items()}
+    left_out = [name for name, rows_known in known.items() if rows_known.mean() >= KNOWN]
     lower = model.views(sentences, surfaces, demands, frozenset({OWN, *left_out}))
-    before = model.views(sentences, surfaces, demands, frozenset(left_out)).below
+    # What a layer was fitted to says nothing of how it does elsewhere.
+    seen = np.zeros(len(keep), dtype=np.bool_)
+    for layer in left_out:
+        seen |= known[layer]
+    compared, gone = np.flatnonzero(~seen), frozenset[str]()
+    if len(_paired(merged, compared)) < LEAST:
+        compared, gone = np.arange(len(keep)), frozenset(left_out)
+    before = model.views(sentences, surfaces, demands, gone).below
     after = cross_validate(lower, merged, seed)
     fitted = fit_committee(lower, merged)
-    measured, better, verdict = compare(model, (before, after), merged, seed)
+    said = before[compared], after[compared]
+    measured, better, verdict = compare(model, said, merged.take(compared), seed, sorted(gone))
     new = with_layer(model, fitted, OWN, frozenset(left_out))
     called = name or f"{manifest.name}-refit"
     named = new.name_topics(sentences, [texts[i].text for i in keep]).get("domain")
@@ -139,6 +155,7 @@ def run(
         left_out=left_out,
         merged=len(of) - len(keep),
         passed_over=copies.passed_over,
+        compared=len(compared),
     )
 
 
@@ -153,17 +170,22 @@ class Copies(msgspec.Struct, frozen=True):
     passed_over: int = 0
 
 
-def merge(sentences: NDArray[np.float32], usable: NDArray[np.intp], labels: Labels) -> Copies:
+def merge(
+    sentences: NDArray[np.float32],
+    usable: NDArray[np.intp],
+    labels: Labels,
+    where: str = "rows",
+) -> Copies:
     """One row for each text: a copy on the other side of a split would tell what is to be
     predicted. Of `usable` (indices into `sentences`) with their labels. Raises LabelsError when
     too few texts have both labels."""
     first, text = by_text(sentences[usable])
     count = np.bincount(text).astype(np.float64)
     found = Labels(_means(labels.local, text), _means(labels.frontier, text), count)
-    pairs = int((~np.isnan(found.local) & ~np.isnan(found.frontier)).sum())
+    pairs = len(_paired(found, np.arange(len(first))))
     if pairs < LEAST:
         raise LabelsError(
-            f"rows: {pairs} different texts have local_ok and frontier_ok, {LEAST} are needed"
+            f"{where}: {pairs} different texts have local_ok and frontier_ok, {LEAST} are needed"
         )
     return Copies(usable[first], found, text)
 
@@ -220,21 +242,29 @@ def with_layer(model: HeadModel, fitted: Fitted, name: str, drop: frozenset[str]
 
 
 def compare(
-    model: HeadModel, said: tuple[Floats, Floats], labels: Labels, seed: int
+    model: HeadModel,
+    said: tuple[Floats, Floats],
+    labels: Labels,
+    seed: int,
+    without: Sequence[str] = (),
 ) -> tuple[dict[str, float | list[float]], bool, str]:
-    """Figures of the two predictions [n, 2] (logit, gain), before and after, on the same rows."""
-    pairs = np.flatnonzero(~np.isnan(labels.local) & ~np.isnan(labels.frontier))
+    """Figures of the two predictions [n, 2] (logit, gain), before and after, on the same rows.
+    `without`: layers that had no part in the first. A better level alone makes no better router,
+    so a fall in Brier score counts where one probability for all rows would not do as well."""
+    pairs = _paired(labels, np.arange(len(labels.local)))
     weak, strong = labels.local[pairs], labels.frontier[pairs]
     before, after = (each[pairs] for each in said)
     p = [model.probabilities(each[:, 0], each[:, 1])[:, 0].astype(float) for each in said]
     known = np.flatnonzero(~np.isnan(labels.local))
     local = labels.local[known]
     squares = [(each[known] - local) ** 2 for each in p]
-    fall = squares[0] - squares[1]
-    fall_ci = metrics.bootstrap(lambda i: float(fall[i].mean()), len(fall), seed, ROUNDS)
+    constant = (local.mean() - local) ** 2
+    fall_ci = _mean_ci(squares[0] - squares[1], seed)
+    beyond_ci = _mean_ci(constant - squares[1], seed)
     found: dict[str, float | list[float]] = {
         "brier_before": float(squares[0].mean()),
         "brier_after": float(squares[1].mean()),
+        "brier_of_mean": float(constant.mean()),
         "brier_fall_ci95": fall_ci,
         "ece_before": metrics.ece(p[0][known], local),
         "ece_after": metrics.ece(p[1][known], local),
@@ -250,12 +280,25 @@ def compare(
             "cpt50_after": metrics.cpt(after[:, 1], weak, strong, 0.5),
             "cpt80_after": metrics.cpt(after[:, 1], weak, strong, 0.8),
         }
-    better = (gain_ci[0] > 0 or fall_ci[0] > 0) and not (gain_ci[1] < 0 or fall_ci[1] < 0)
-    return {k: rounded(v) for k, v in found.items()}, better, _verdict(found, gain_ci, better)
+    gains = gain_ci[0] > 0 or (fall_ci[0] > 0 and beyond_ci[0] > 0)
+    better = gains and not (gain_ci[1] < 0 or fall_ci[1] < 0)
+    word = "better than" if better else "no better than"
+    if without:
+        word += f" without the layers that knew these rows ({', '.join(without)})"
+    else:
+        word += " before"
+    return {k: rounded(v) for k, v in found.items()}, better, _verdict(word, found, gain_ci)
 
 
-def _verdict(found: dict[str, float | list[float]], gain_ci: list[float], better: bool) -> str:
-    brier = f"Brier score {found['brier_before']:.3f} before, {found['brier_after']:.3f} after"
+def _mean_ci(values: Floats, seed: int) -> list[float]:
+    return metrics.bootstrap(lambda i: float(values[i].mean()), len(values), seed, ROUNDS)
+
+
+def _verdict(word: str, found: dict[str, float | list[float]], gain_ci: list[float]) -> str:
+    brier = (
+        f"Brier score {found['brier_before']:.3f} before, {found['brier_after']:.3f} after, "
+        f"{found['brier_of_mean']:.3f} by one probability for all"
+    )
     if "apgr_before" not in found:
         order = "the frontier is not better than the local model on these rows, so no order counts"
     else:
@@ -263,20 +306,27 @@ def _verdict(found: dict[str, float | list[float]], gain_ci: list[float], better
             f"APGR {found['apgr_before']:.3f} before, {found['apgr_after']:.3f} after "
             f"(gain {gain_ci[0]:+.3f} to {gain_ci[1]:+.3f})"
         )
-    word = "better than before" if better else "no better than before"
     return f"{word} on held-out rows: {order}; {brier}"
 
 
-def _usable(rows: Sequence[LabelRow], reading: Reading) -> NDArray[np.intp]:
+def _paired(labels: Labels, index: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Those of the rows that have both labels."""
+    both = ~np.isnan(labels.local) & ~np.isnan(labels.frontier)
+    return index[both[index]]
+
+
+def _usable(rows: Sequence[LabelRow], reading: Reading, where: str) -> NDArray[np.intp]:
     """Rows with a token to score. Raises LabelsError when they are too few."""
     keep = np.array([i for i, n in enumerate(reading.tokens) if n > SPECIAL_TOKENS], dtype=np.intp)
     left = [rows[i] for i in keep]
     if len(left) < len(rows):
-        require_enough(left, least=LEAST, pairs=LEAST, where="rows with a text to score")
+        require_enough(left, least=LEAST, pairs=LEAST, where=f"{where} with a text to score")
     frontier = [row.frontier_ok for row in left if row.frontier_ok is not None]
     local = [row.local_ok for row in left if row.frontier_ok is not None]
     if frontier == local:
-        raise LabelsError("local_ok and frontier_ok are the same in every row: there is no gain")
+        raise LabelsError(
+            f"{where}: local_ok and frontier_ok are the same in every row: there is no gain"
+        )
     return keep
 
 
@@ -287,11 +337,6 @@ def _labels(rows: Sequence[LabelRow]) -> Labels:
 def column(values: Sequence[float | None]) -> Floats:
     """[n], NaN for what is not known."""
     return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
-
-
-def _knows(committee: Committee, sentences: NDArray[np.float32]) -> bool:
-    """Whether at least a tenth of the rows are in the memory."""
-    return float(remembered(committee, sentences).mean()) >= 0.1
 
 
 def remembered(committee: Committee, sentences: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -316,7 +361,7 @@ def _rows(views: Views, index: NDArray[np.intp]) -> Views:
 
 def calibration_of(model: HeadModel, held: Floats, labels: Labels) -> Calibration:
     """Held-out predictions and outcomes of the rows that have both labels."""
-    pairs = np.flatnonzero(~np.isnan(labels.local) & ~np.isnan(labels.frontier))
+    pairs = _paired(labels, np.arange(len(labels.local)))
     p = model.probabilities(held[pairs, 0], held[pairs, 1])
     local, frontier = (tuple(round(float(v), 5) for v in p[:, side]) for side in (0, 1))
     return Calibration(

@@ -287,6 +287,11 @@ def _sample(
     sample = Sample(p[:, 0], p[:, 1], domains, own[labelled], other[labelled], text).take(keep)
     what = f"have {field} and a text to score that the artefact was not fitted to"
     _require(sample.own, rows.where, what)
+    different = int(sample.text.max()) + 1
+    if different < LEAST:
+        raise LabelsError(
+            f"{rows.where}: {different} different texts {what}, at least {LEAST} are needed"
+        )
     return sample, {
         "unlabelled": len(own) - len(labelled),
         "empty": int(empty.sum()),

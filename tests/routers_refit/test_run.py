@@ -94,6 +94,33 @@ def test_chance_is_no_better_than_before(tmp_path: Path) -> None:
     assert OWN in load_heads(tmp_path / "new").committees
 
 
+def test_a_level_alone_is_no_better_than_before(tmp_path: Path) -> None:
+    """Labels that no text explains, at another level than the artefact expects."""
+    rng = np.random.default_rng(8)
+    drawn = (rng.random((ROWS, 2)) < [0.3, 0.6]).astype(float)
+    rows = [row(i, text, *drawn[i].tolist()) for i, (text, _) in enumerate(prompts())]
+    report = run(rows, BASE, tmp_path / "new")
+    metrics = report.metrics
+    assert metrics["brier_fall_ci95"][0] > 0  # type: ignore[index]
+    assert metrics["brier_after"] > metrics["brier_of_mean"] - 0.01  # type: ignore[operator]
+    assert not report.better, report.verdict
+    assert report.verdict.endswith("by one probability for all")
+
+
+def test_what_knew_the_rows_is_compared_on_those_that_it_did_not_know(tmp_path: Path) -> None:
+    rows = kitchen_trouble()
+    first = run(rows[:60], BASE, tmp_path / "first", name="mine")
+    assert (first.left_out, first.compared) == ([], 60)
+    again = run(rows, tmp_path / "first", tmp_path / "again", name="mine")
+    assert (again.left_out, again.compared, again.rows) == ([OWN], 60, ROWS)
+    assert " than before on held-out rows: " in again.verdict
+    # Before, half of what can be learnt was known already.
+    assert again.metrics["apgr_before"] > first.metrics["apgr_before"]  # type: ignore[operator]
+    same = run(rows, tmp_path / "again", tmp_path / "same", name="mine")
+    assert (same.left_out, same.compared) == ([OWN], ROWS)
+    assert same.verdict.startswith("better than without the layers that knew these rows (own) on ")
+
+
 def test_copies_of_a_text_are_one_text(tmp_path: Path) -> None:
     """With a copy of each row on the other side of every split, chance would look like a gain."""
     rng = np.random.default_rng(11)

@@ -328,3 +328,12 @@ def test_the_command_fits_a_card_and_says_what_came_of_it(
     file.write_text("\n".join([*lines, '{"prompt": "Why?"}']))
     assert main([*args, *card]) == 2
     assert f"{file}, line 121: ok is missing" in capsys.readouterr().err
+
+
+def test_copies_do_not_make_few_texts_enough(tmp_path: Path, reference: Any) -> None:
+    own = [each for each in answers(reference, 0.0)[:20] for _ in range(10)]
+    asked = [query for query in queries()[:20] for _ in range(10)]
+    unknown: list[float | None] = [None] * len(own)
+    rows = ModelRows(asked, {"ok": own, "local_ok": unknown, "frontier_ok": unknown})
+    with pytest.raises(LabelsError, match="20 different texts have ok"):
+        run_card(LOCAL, rows, BASE, tmp_path / "new")
