@@ -17,7 +17,7 @@ import msgspec
 
 from gateway.cli.errors import OK, USAGE, CliError
 from gateway.cli.output import print_fields, print_json, print_table
-from routers.artefacts import HEURISTIC, find_artefact, open_router
+from routers.artefacts import HEURISTIC, existing_artefact, find_artefact, open_router
 
 if TYPE_CHECKING:
     from routers.base import Router
@@ -218,9 +218,9 @@ def refit(args: argparse.Namespace) -> int:
     from routers.refit import run
 
     name = args.name or Path(args.out).resolve().name
-    base = find_artefact(_artefact_name(args.artefact))
     with _errors():
         rows = load_rows(Path(args.labels))
+        base = existing_artefact(_artefact_name(args.artefact))
         report = run(rows, base, _directory(args.out), name=name, seed=args.seed)
     if args.json:
         print_json(report)
@@ -247,9 +247,9 @@ def _refit_card(args: argparse.Namespace) -> int:
         )
     except ValueError as exc:
         raise CliError(f"--model: {exc}", USAGE) from exc
-    base = find_artefact(_artefact_name(args.artefact))
     with _errors():
         rows = load_model_rows(Path(args.labels))
+        base = existing_artefact(_artefact_name(args.artefact))
         report = run_card(order, rows, base, _directory(args.out))
     if args.json:
         print_json(report)
