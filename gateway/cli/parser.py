@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from gateway.cli.errors import FAILED, USAGE, CliError
-from gateway.cli.stdout import told_stdout
+from gateway.cli.streams import some_stderr, told_stdout
 from routers.threads import one_thread
 
 
@@ -18,6 +18,7 @@ class _Commands(Protocol):
     def add_parser(self, name: str, *, help: str) -> argparse.ArgumentParser: ...
 
 
+@some_stderr()
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0, 1 when it failed, 2 when the configuration
     or the call was wrong."""

@@ -17,6 +17,7 @@ import msgspec
 
 from gateway.cli.errors import OK, USAGE, CliError
 from gateway.cli.output import print_fields, print_json, print_table
+from gateway.cli.streams import stdin
 from routers.artefacts import HEURISTIC, existing_artefact, find_artefact, open_router
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def score(args: argparse.Namespace) -> int:
 
     with _errors():
         if args.input == STANDARD:
-            requests = read_requests(sys.stdin.buffer, "stdin")
+            requests = read_requests(stdin(), "stdin")
         else:
             with opened(Path(args.input)) as lines:
                 requests = read_requests(lines, args.input)
