@@ -434,6 +434,24 @@ def test_a_directory_appears_only_with_what_goes_into_it(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "router score --input x --output",
+        "router eval --data x --out",
+        "router refit --labels x --out",
+        "router train --data x --out",
+        "router data fetch mmlu_pro --out",
+        "router labels --out",
+    ],
+)
+def test_an_empty_path_is_not_the_current_directory(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command.split(), ""]) == 2
+    assert f"argument {command.split()[-1]}: must not be empty" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("under", ["", "deep/er"])
 def test_a_directory_that_cannot_be_made_is_told_before_the_work(
     under: str, rows_file: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
