@@ -2,8 +2,8 @@
 
 JSON Lines, gzip when the name ends in `.gz`. A row is an object with
 
-- `prompt` (text) or `messages` (OpenAI form, text parts and tool calls included, or Anthropic form
-  with its `system` beside them), one of the two;
+- `prompt` (text) or `messages` (OpenAI form, text parts and tool calls included, or Anthropic
+  form), one of the two, and `system` beside it where there is one;
 - `local_ok` and `frontier_ok`: true, false, a number from 0 to 1, or null when not known;
 - `id`, optional; the number of the line without it; `tools`, optional, in OpenAI form.
 
@@ -112,7 +112,8 @@ def records(lines: Iterable[bytes], where: str) -> Iterator[tuple[int, str, dict
 
 
 def conversation(record: dict[str, Any], at: str) -> tuple[Turn, ...]:
-    """The turns of a record's `prompt` or `messages`. Raises LabelsError naming the field."""
+    """The turns of a record's `system` and of its `prompt` or `messages`. Raises LabelsError naming
+    the field."""
     prompt, messages = record.get("prompt"), record.get("messages")
     if prompt is not None and messages is not None:
         raise LabelsError(f"{at}: has both prompt and messages; give one of the two")
@@ -121,7 +122,7 @@ def conversation(record: dict[str, Any], at: str) -> tuple[Turn, ...]:
     if messages is None:
         if not isinstance(prompt, str):
             raise LabelsError(f"{at}: prompt must be text, not {_kind(prompt)}")
-        return (Turn("user", prompt),)
+        messages = [{"role": "user", "content": prompt}]
     if not isinstance(messages, list):
         raise LabelsError(f"{at}: messages must be a list, not {_kind(messages)}")
     for index, message in enumerate(messages):
@@ -142,7 +143,7 @@ def conversation(record: dict[str, Any], at: str) -> tuple[Turn, ...]:
 
 
 def _system(record: dict[str, Any], at: str) -> list[dict[str, Any]]:
-    """Anthropic's system prompt, which stands beside its messages."""
+    """The system prompt that stands beside the rest, as Anthropic has it."""
     system = record.get("system")
     if system is None:
         return []
