@@ -27,6 +27,9 @@ from routers.types import Query, Turn
 
 LOCAL, FRONTIER = "local_ok", "frontier_ok"
 _BOM = b"\xef\xbb\xbf"
+_PACKED = "seems to be compressed by gzip: unpack it, or let its name end in .gz"
+_WIDE = "seems to be UTF-16: write it in UTF-8"
+_NO_LINES = {b"\x1f\x8b": _PACKED, b"\xff\xfe": _WIDE, b"\xfe\xff": _WIDE}
 _DECODER = msgspec.json.Decoder()
 
 
@@ -99,8 +102,11 @@ def opened(path: Path) -> Iterator[Iterator[bytes]]:
 
 def records(lines: Iterable[bytes], where: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """The objects of JSON Lines as (number, `where, line N`, object); blank lines are left out.
-    Raises LabelsError for a line that is no object."""
+    Raises LabelsError for a line that is no object, and for what seems to be no JSON Lines at
+    all."""
     for number, line in enumerate(lines, 1):
+        if number == 1 and (seems := _NO_LINES.get(line[:2])):
+            raise LabelsError(f"{where}: {seems}")
         text = line.removeprefix(_BOM) if number == 1 else line
         if not text.strip():
             continue

@@ -155,6 +155,8 @@ def test_what_cannot_be_used_is_not_activated(learn: Start) -> None:
     for name, status in (("never", 409), (CONFIGURED, 409), ("..", 400)):
         assert learner.admin("POST", f"/refits/{name}:rollback").status_code in (status, 404)
     assert learner.admin("POST", "/refits/broken:destroy").status_code == 404
+    nameless = learner.admin("POST", "/refits/:activate")
+    assert (nameless.status_code, nameless.json()["errors"][0]["path"]) == (400, "name")
     assert active(learner)["name"] == CONFIGURED
     assert learner.admin("POST", f"/refits/{CONFIGURED}:activate").status_code == 200
 
@@ -165,6 +167,10 @@ def test_a_heuristic_router_cannot_be_refitted(learn: Start) -> None:
     reply = learner.admin("POST", "/refits", content=row)
     assert reply.status_code == 409
     assert "heuristic" in reply.json()["detail"]
+    named = learner.admin("POST", "/refits", params={"name": "Spring"}, content=row).json()
+    assert (named["status"], named["detail"]) == (422, "The request is not valid.")
+    assert named["errors"][0]["path"] == "name"
+    assert named["errors"][0]["message"].startswith("1 to 63 of")
     assert learner.admin("GET", "/refits").json() == {"items": [], "next_cursor": None}
     assert learner.admin("GET", "/refits/none").status_code == 404
     assert learner.admin("GET", "/refits", params={"cursor": "x"}).status_code == 400

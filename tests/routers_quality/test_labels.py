@@ -126,6 +126,18 @@ def test_a_line_that_is_no_json_is_named() -> None:
         parse_rows([b"[" * 100_000], "x")
 
 
+def test_what_is_no_text_at_all_is_named_for_what_it_seems(tmp_path: Path) -> None:
+    line, file = json.dumps(GOOD), tmp_path / "rows.jsonl"
+    for content, seems in (
+        (gzip.compress(line.encode()), "compressed by gzip"),
+        (line.encode("utf-16"), "UTF-16"),
+        (b"\xfe\xff" + line.encode("utf-16-be"), "UTF-16"),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(LabelsError, match=rf"rows\.jsonl: seems to be {seems}"):
+            load_rows(file)
+
+
 def test_foreign_bytes_and_lone_surrogates_are_read() -> None:
     rows = parse_rows(
         [
