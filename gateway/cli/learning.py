@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from gateway.cli.client import AdminClient, connect, part
 from gateway.cli.errors import FAILED, OK, USAGE, CliError
-from gateway.cli.output import print_fields, print_json, print_table, when
+from gateway.cli.output import print_fields, print_json, print_table, unused, when
 
 if TYPE_CHECKING:
     from gateway.learning.types import Label
@@ -91,8 +91,11 @@ def _show(args: argparse.Namespace, refit: dict[str, Any]) -> int:
         print_json(refit)
     else:
         shown = ("name", "state", "base", "source", "rows", "author")
-        print_fields([(key, refit[key]) for key in shown] + [("created", when(refit["created"]))])
         report = refit["report"]
+        fields = [(key, refit[key]) for key in shown] + [("created", when(refit["created"]))]
+        if report is not None:
+            fields += unused(report.get("left_out", ()), report.get("passed_over", 0))
+        print_fields(fields)
         if report is not None:
             print("\nmeasured on rows that were held out of each fit:")
             print_fields(sorted(report.get("metrics", {}).items()))

@@ -36,6 +36,18 @@ def print_fields(pairs: Iterable[tuple[str, Any]]) -> None:
         print(f"{name.ljust(width)}  {value}")
 
 
+def unused(left_out: Sequence[str], passed_over: int) -> list[tuple[str, str]]:
+    """Fields for what a refit was not compared with and not fitted to, where there is such."""
+    found = []
+    if passed_over:
+        found.append(("passed over", f"{passed_over:,} texts, more than are fitted"))
+    if left_out:
+        layers = ", ".join(left_out)
+        says = f"{layers}: layers of the base that knew these rows, so `before` is without them"
+        found.append(("left out", says))
+    return found
+
+
 def text(value: Any) -> str:
     if value is None or value in ("", [], {}):
         return "-"

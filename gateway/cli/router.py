@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.cli.errors import OK, USAGE, CliError
-from gateway.cli.output import print_fields, print_json, print_table
+from gateway.cli.output import print_fields, print_json, print_table, unused
 from gateway.cli.streams import stdin
 from routers.artefacts import HEURISTIC, existing_artefact, find_artefact, open_router
 
@@ -231,6 +231,7 @@ def refit(args: argparse.Namespace) -> int:
             ("artefact", f"{report.name} in {args.out}"),
             ("from", report.base),
             ("rows", f"{report.rows} different texts, {report.merged} more of the same"),
+            *unused(report.left_out, report.passed_over),
             ("seconds", f"{report.seconds:.1f}"),
         ]
     )

@@ -26,7 +26,8 @@ def finished(learner: Learner, name: str, *, state: str = "done") -> Path:
     folder = learner.gateway.folder / "data" / "artefacts" / name
     shutil.copytree(ARTEFACT, folder)
     with sqlite3.connect(learner.gateway.folder / "data" / "tollhouse.db", timeout=10) as database:
-        report = json.dumps({"better": True, "verdict": "better", "metrics": {}})
+        more = {"metrics": {}, "left_out": ["shipped"], "passed_over": 7}
+        report = json.dumps({"better": True, "verdict": "better", **more})
         database.execute(
             "INSERT INTO learning_refits VALUES (?, ?, ?, 'admin', 'labels', 'base', 9, ?, '')",
             (name, state, time.time(), report if state == "done" else None),
@@ -176,7 +177,9 @@ def test_a_heuristic_router_cannot_be_refitted(learn: Start) -> None:
     assert learner.admin("GET", "/refits", params={"cursor": "x"}).status_code == 400
 
 
-@pytest.mark.parametrize("words", [("refits",), ("activate", "mine"), ("rollback",)])
+@pytest.mark.parametrize(
+    "words", [("refits",), ("refits", "mine"), ("activate", "mine"), ("rollback",)]
+)
 def test_the_commands_speak_to_the_gateway(
     command: Learner, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -189,11 +192,12 @@ def test_the_commands_speak_to_the_gateway(
     told = capsys.readouterr()
     assert code == 0, told.err
     expected = {
-        "refits": "better",
-        "activate": "mine is active",
-        "rollback": "configured is active",
+        ("refits",): ["better"],
+        ("refits", "mine"): ["left out     shipped: layers", "passed over  7 texts"],
+        ("activate", "mine"): ["mine is active"],
+        ("rollback",): ["configured is active"],
     }
-    assert expected[words[0]] in told.out
+    assert all(said in told.out for said in expected[words]), told.out
 
 
 @pytest.fixture(scope="module")

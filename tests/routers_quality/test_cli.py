@@ -331,6 +331,8 @@ class Refitted(msgspec.Struct):
     verdict: str
     metrics: dict[str, float | list[float]]
     merged: int = 3
+    left_out: list[str] = []
+    passed_over: int = 0
 
 
 def test_refit_prints_the_gain_and_the_verdict(
@@ -343,7 +345,10 @@ def test_refit_prints_the_gain_and_the_verdict(
         require_enough(rows, least=50)
         metrics: dict[str, float | list[float]] = {"apgr": 0.61, "apgr_ci95": [0.55, 0.67]}
         verdict = "No better than before on held-out rows."
-        return Refitted(name, base.name, len(rows), 1.5, False, verdict, metrics)
+        found = Refitted(name, base.name, len(rows), 1.5, False, verdict, metrics)
+        return msgspec.structs.replace(found, left_out=left_out, passed_over=1234 * len(left_out))
+
+    left_out: list[str] = []
 
     # What fitting finds is tested where it is fitted; here, what is said of it.
     monkeypatch.setitem(sys.modules, "routers.refit", SimpleNamespace(run=run))
@@ -355,6 +360,12 @@ def test_refit_prints_the_gain_and_the_verdict(
     assert "[0.5500, 0.6700]" in said and said.endswith("No better than before on held-out rows.\n")
     assert main([*args, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["better"] is False
+    assert "left out" not in said and "passed over" not in said
+    left_out.append("shipped")
+    assert main(args) == 0
+    said = capsys.readouterr().out
+    assert "left out     shipped: layers of the base that knew" in said
+    assert "passed over  1,234 texts" in said
     rows_file(labelled(5))
     assert main(args) == 2
     assert "too few rows: 5 have local_ok, at least 50 are needed" in capsys.readouterr().err
