@@ -43,7 +43,7 @@ from gateway.steering import Steering
 from gateway.store import Store, StoreError, StoreSettings
 from gateway.store.lock import Lock
 from gateway.telemetry import Telemetry
-from routers.artefacts import find_artefact
+from routers.artefacts import existing_artefact, find_artefact
 from routers.base import Router
 from routers.cards import Card
 from routers.heuristics import HeuristicRouter
@@ -186,7 +186,7 @@ def build_router(config: Config) -> Router:
     if settings.artefact == "heuristic":
         return HeuristicRouter()
     try:
-        return OnnxRouter.load(find_artefact(settings.artefact))
+        return OnnxRouter.load(existing_artefact(settings.artefact))
     except ArtefactError as exc:
         if settings.on_missing == "fail":
             raise ConfigError("router.artefact", str(exc)) from exc
@@ -231,7 +231,7 @@ def verify(config: Config) -> None:
         return
     try:
         check_distributions()
-        load_manifest(find_artefact(settings.artefact))
+        load_manifest(existing_artefact(settings.artefact))
     except ArtefactError as exc:
         raise ConfigError("router.artefact", str(exc)) from exc
 

@@ -17,12 +17,23 @@ DEFAULT = AUTO
 
 
 def find_artefact(name: str) -> Path:
-    """The directory of a shipped artefact, else `name` as a path, whether it exists or not. `auto`
-    is the shipped one that suits this machine."""
+    """The directory of a shipped artefact, else `name` as a path, whether it exists or not: with a
+    separator in it (`./static-192`) it is never a shipped name. `auto` is the shipped one that
+    suits this machine."""
     if name == AUTO:
         name = BEST if has_gpu() else FAST
-    shipped = ARTEFACTS / name
-    return shipped if name and shipped.is_dir() else Path(name)
+    return ARTEFACTS / name if name in shipped_artefacts() else Path(name)
+
+
+def existing_artefact(name: str) -> Path:
+    """As `find_artefact`, of a directory that is there. Raises `ArtefactError`."""
+    from routers.onnx.manifest import ArtefactError
+
+    found = find_artefact(name)
+    if not found.is_dir():
+        shipped = ", ".join(shipped_artefacts())
+        raise ArtefactError(name, f"is no directory, and none of those that are shipped: {shipped}")
+    return found
 
 
 def has_gpu() -> bool:
@@ -48,4 +59,4 @@ def open_router(name: str) -> Router:
         return HeuristicRouter()
     from routers.onnx.router import OnnxRouter
 
-    return OnnxRouter.load(find_artefact(name))
+    return OnnxRouter.load(existing_artefact(name))

@@ -2,8 +2,8 @@
 
 JSON Lines, gzip when the name ends in `.gz`. A row is an object with
 
-- `prompt` (text) or `messages` (OpenAI form, text parts and tool calls included, or Anthropic form
-  with its `system` beside them), one of the two;
+- `prompt` (text) or `messages` (OpenAI form, text parts and tool calls included, or Anthropic
+  form), one of the two, and `system` beside it where there is one;
 - `local_ok` and `frontier_ok`: true, false, a number from 0 to 1, or null when not known;
 - `id`, optional; the number of the line without it; `tools`, optional, in OpenAI form.
 
@@ -27,6 +27,9 @@ from routers.types import Query, Turn
 
 LOCAL, FRONTIER = "local_ok", "frontier_ok"
 _BOM = b"\xef\xbb\xbf"
+_PACKED = "seems to be compressed by gzip: unpack it, or let its name end in .gz"
+_WIDE = "seems to be UTF-16: write it in UTF-8"
+_NO_LINES = {b"\x1f\x8b": _PACKED, b"\xff\xfe": _WIDE, b"\xfe\xff": _WIDE}
 _DECODER = msgspec.json.Decoder()
 
 
@@ -99,8 +102,11 @@ def opened(path: Path) -> Iterator[Iterator[bytes]]:
 
 def records(lines: Iterable[bytes], where: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """The objects of JSON Lines as (number, `where, line N`, object); blank lines are left out.
-    Raises LabelsError for a line that is no object."""
+    Raises LabelsError for a line that is no object, and for what seems to be no JSON Lines at
+    all."""
     for number, line in enumerate(lines, 1):
+        if number == 1 and (seems := _NO_LINES.get(line[:2])):
+            raise LabelsError(f"{where}: {seems}")
         text = line.removeprefix(_BOM) if number == 1 else line
         if not text.strip():
             continue
@@ -112,7 +118,8 @@ def records(lines: Iterable[bytes], where: str) -> Iterator[tuple[int, str, dict
 
 
 def conversation(record: dict[str, Any], at: str) -> tuple[Turn, ...]:
-    """The turns of a record's `prompt` or `messages`. Raises LabelsError naming the field."""
+    """The turns of a record's `system` and of its `prompt` or `messages`. Raises LabelsError naming
+    the field."""
     prompt, messages = record.get("prompt"), record.get("messages")
     if prompt is not None and messages is not None:
         raise LabelsError(f"{at}: has both prompt and messages; give one of the two")
@@ -121,7 +128,7 @@ def conversation(record: dict[str, Any], at: str) -> tuple[Turn, ...]:
     if messages is None:
         if not isinstance(prompt, str):
             raise LabelsError(f"{at}: prompt must be text, not {_kind(prompt)}")
-        return (Turn("user", prompt),)
+        messages = [{"role": "user", "content": prompt}]
     if not isinstance(messages, list):
         raise LabelsError(f"{at}: messages must be a list, not {_kind(messages)}")
     for index, message in enumerate(messages):
@@ -142,7 +149,7 @@ def conversation(record: dict[str, Any], at: str) -> tuple[Turn, ...]:
 
 
 def _system(record: dict[str, Any], at: str) -> list[dict[str, Any]]:
-    """Anthropic's system prompt, which stands beside its messages."""
+    """The system prompt that stands beside the rest, as Anthropic has it."""
     system = record.get("system")
     if system is None:
         return []

@@ -10,7 +10,7 @@ from litestar import Request, delete, get, post
 from litestar.params import QueryParameter
 
 from gateway.admin.context import AdminContext, Context
-from gateway.admin.fields import Cursor, Limit, Name, Text, check_name, split_action
+from gateway.admin.fields import Cursor, Limit, Name, Text, check_name
 from gateway.admin.guard import ACTOR
 from gateway.admin.problems import FieldError, Refusal, invalid
 from gateway.changes import Change, write_change
@@ -158,9 +158,10 @@ async def propose(
     try:
         return await _learning(context).refits.propose(proposal)
     except BadRows as exc:
-        path = "name" if str(exc).startswith("name:") else "body"
-        errors = (FieldError(path, str(exc)),)
-        raise Refusal(422, "The rows cannot be used.", errors) from exc
+        path, title, says = "body", "The rows cannot be used.", str(exc)
+        if says.startswith("name: "):
+            path, title, says = "name", "The request is not valid.", says.removeprefix("name: ")
+        raise Refusal(422, title, (FieldError(path, says),)) from exc
 
 
 @post("/refits/{action:str}", status_code=200, summary="Activate: NAME:activate, or NAME:rollback")
@@ -171,7 +172,9 @@ async def act(context: Context, action: Name) -> ActiveRouter:
     name, _, verb = action.rpartition(":")
     if verb == "rollback":
         return await activation.rollback(check_name(name), ACTOR)
-    return await activation.activate(check_name(split_action(action, "activate")), ACTOR)
+    if verb != "activate":
+        raise Refusal(404, "There is nothing at this address.")
+    return await activation.activate(check_name(name), ACTOR)
 
 
 HANDLERS = (state, labels, delete_labels, refits, refit, propose, act)

@@ -15,6 +15,7 @@ from gateway.config.model import KeyConfig, ScopeConfig
 NANO = 1_000_000_000
 HASH_KEY_FILE = "hash-key"
 ADMIN_TOKEN_FILE = "admin-token"
+_FORM = "must look like th-<12 lower-case letters and digits>-<43 letters, digits, '-' and '_'>"
 
 
 def hash_key(config: Config) -> bytes:
@@ -46,7 +47,7 @@ def config_keys(config: Config) -> dict[str, tuple[str, KeyInfo]]:
     for i, item in enumerate(config.keys):
         parsed = parse_key(item.key)
         if parsed is None:
-            raise ConfigError(f"keys[{i}].key", "must look like th-<12 characters>-<43 characters>")
+            raise ConfigError(f"keys[{i}].key", _FORM)
         if parsed[0] in found:
             raise ConfigError(f"keys[{i}].key", "another key has the same public id")
         spec = _spec(item)

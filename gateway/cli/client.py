@@ -94,7 +94,9 @@ def connect(args: argparse.Namespace) -> AdminClient:
 
 
 def part(value: str) -> str:
-    """One segment of a path."""
+    """One segment of a path. Raises CliError for an empty one, which would be another path."""
+    if not value:
+        raise CliError("the name or id must not be empty", USAGE)
     return quote(value, safe="")
 
 

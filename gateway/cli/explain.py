@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import msgspec
 from gateway.auth import Principal, config_principal
 from gateway.cli.errors import FAILED, OK, USAGE, CliError
 from gateway.cli.output import print_json
+from gateway.cli.streams import stdin
 from gateway.config import Config, load_config, parse_config
 from gateway.errors import GatewayError
 
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _read(name: str) -> dict[str, Any]:
     try:
-        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        data = stdin().read() if name == "-" else Path(name).read_bytes()
         return msgspec.json.decode(data, type=dict[str, Any])
     except OSError as exc:
         raise CliError(f"{name} cannot be read: {exc}", USAGE) from exc

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from gateway.cli.client import AdminClient, connect, part
 from gateway.cli.errors import FAILED, OK, USAGE, CliError
-from gateway.cli.output import print_fields, print_json, print_table, when
+from gateway.cli.output import fitted, print_fields, print_json, print_table, when
 
 if TYPE_CHECKING:
     from gateway.learning.types import Label
@@ -91,20 +91,14 @@ def _show(args: argparse.Namespace, refit: dict[str, Any]) -> int:
         print_json(refit)
     else:
         shown = ("name", "state", "base", "source", "rows", "author")
-        fields = [(key, refit[key]) for key in shown] + [("created", when(refit["created"]))]
         report = refit["report"]
-        print_fields(fields if report is None else [*fields, ("fitted", _fitted(report))])
+        fields = [(key, refit[key]) for key in shown] + [("created", when(refit["created"]))]
+        print_fields(fields if report is None else [*fields, *fitted(report)])
         if report is not None:
             print("\nmeasured on rows that were held out of each fit:")
             print_fields(sorted(report.get("metrics", {}).items()))
         print(f"\n{_note(refit)}")
     return FAILED if refit["state"] == "failed" else OK
-
-
-def _fitted(report: dict[str, Any]) -> str:
-    """What became of the rows."""
-    counts = {"different texts": "rows", "more of the same": "merged", "passed over": "passed_over"}
-    return ", ".join(f"{report.get(key, 0)} {what}" for what, key in counts.items())
 
 
 def _switched(args: argparse.Namespace, active: dict[str, Any]) -> int:

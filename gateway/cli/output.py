@@ -36,6 +36,18 @@ def print_fields(pairs: Iterable[tuple[str, Any]]) -> None:
         print(f"{name.ljust(width)}  {value}")
 
 
+def fitted(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Fields of a refit's report: what became of the rows, and what was left out beneath."""
+    what = f"{report.get('rows', 0)} different texts, {report.get('merged', 0)} more of the same"
+    if passed_over := report.get("passed_over", 0):
+        what += f", {passed_over} passed over"
+    found = [("fitted", what)]
+    if layers := ", ".join(report.get("left_out", ())):
+        says = f"{layers}, which knew rows already; compared on {report.get('compared', 0)} texts"
+        found.append(("left out", says))
+    return found
+
+
 def text(value: Any) -> str:
     if value is None or value in ("", [], {}):
         return "-"

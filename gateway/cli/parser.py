@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from gateway.cli.errors import FAILED, USAGE, CliError
-from gateway.cli.stdout import told_stdout
+from gateway.cli.streams import some_stderr, told_stdout
 from routers.threads import one_thread
 
 
@@ -18,6 +18,7 @@ class _Commands(Protocol):
     def add_parser(self, name: str, *, help: str) -> argparse.ArgumentParser: ...
 
 
+@some_stderr()
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0, 1 when it failed, 2 when the configuration
     or the call was wrong."""
@@ -205,7 +206,9 @@ def _router(commands: _Commands) -> None:
     group = _group(commands, "router", "the model that scores requests")
     train = _command(group, "train", "router:train", "train and export the router artefacts")
     train.add_argument("--data", required=True, metavar="DIR")
-    train.add_argument("--out", required=True, metavar="DIR", help="a folder for each artefact")
+    train.add_argument(
+        "--out", required=True, type=_output, metavar="DIR", help="a folder for each artefact"
+    )
     train.add_argument("--cache", metavar="DIR", help="keeps sentence vectors from run to run")
     train.add_argument(
         "--leave-out",
@@ -219,6 +222,7 @@ def _router(commands: _Commands) -> None:
     score.add_argument(
         "--output",
         required=True,
+        type=_output,
         metavar="FILE",
         help="JSON Lines, compressed where it ends in .gz, - for stdout",
     )
@@ -230,7 +234,9 @@ def _router(commands: _Commands) -> None:
         "measure a router on labelled rows that it was not fitted to",
     )
     evaluate.add_argument("--data", required=True, metavar="ROWS", help="labelled JSON Lines")
-    evaluate.add_argument("--out", metavar="DIR", help="write eval.json and curve.png here")
+    evaluate.add_argument(
+        "--out", type=_output, metavar="DIR", help="write eval.json and curve.png here"
+    )
     evaluate.add_argument(
         "--conformal", type=_share, metavar="ALPHA", help="try the conformal mode at this rate"
     )
@@ -240,7 +246,9 @@ def _router(commands: _Commands) -> None:
         group, "refit", "router:refit", "fit a new artefact to labelled rows of your own traffic"
     )
     refit.add_argument("--labels", required=True, metavar="ROWS", help="labelled JSON Lines")
-    refit.add_argument("--out", required=True, metavar="DIR", help="directory of the new artefact")
+    refit.add_argument(
+        "--out", required=True, type=_output, metavar="DIR", help="directory of the new artefact"
+    )
     refit.add_argument("--name", metavar="NAME", help="its name, from the directory without it")
     refit.add_argument(
         "--model",
@@ -272,7 +280,9 @@ def _data(group: _Commands) -> None:
     _json(_command(data, "list", "data:list_sources", "list the sources and their licences"))
     fetch = _command(data, "fetch", "data:fetch", "fetch sources and convert them for training")
     fetch.add_argument("names", nargs="+", metavar="NAME")
-    fetch.add_argument("--out", required=True, metavar="DIR", help="directory of the data")
+    fetch.add_argument(
+        "--out", required=True, type=_output, metavar="DIR", help="directory of the data"
+    )
     fetch.add_argument(
         "--copies", metavar="DIR", help="take the originals from DIR/REPOSITORY/FILE, not the net"
     )
@@ -283,7 +293,11 @@ def _learning(group: _Commands) -> None:
     """The commands of `router` that speak to a running gateway."""
     labels = _command(group, "labels", "learning:labels", "export the labels that were collected")
     labels.add_argument(
-        "--out", required=True, metavar="FILE", help="JSON Lines for `router refit`, - for stdout"
+        "--out",
+        required=True,
+        type=_output,
+        metavar="FILE",
+        help="JSON Lines for `router refit`, - for stdout",
     )
     _filters(labels, "org")
     _remote(labels)
@@ -332,6 +346,13 @@ def _remote(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--token", help="admin token (TOLLHOUSE_ADMIN_TOKEN)")
     group.add_argument("--config", metavar="FILE", help="take address and token from here")
     _json(parser)
+
+
+def _output(text: str) -> str:
+    """An empty path, of a variable that is not set, would mean the current directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text
 
 
 def _seed(text: str) -> int:

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.cli.errors import OK, USAGE, CliError
-from gateway.cli.output import print_fields, print_json, print_table
-from routers.artefacts import HEURISTIC, find_artefact, open_router
+from gateway.cli.output import fitted, print_fields, print_json, print_table
+from gateway.cli.streams import stdin
+from routers.artefacts import HEURISTIC, existing_artefact, find_artefact, open_router
 
 if TYPE_CHECKING:
     from routers.base import Router
@@ -182,7 +183,7 @@ def score(args: argparse.Namespace) -> int:
 
     with _errors():
         if args.input == STANDARD:
-            requests = read_requests(sys.stdin.buffer, "stdin")
+            requests = read_requests(stdin(), "stdin")
         else:
             with opened(Path(args.input)) as lines:
                 requests = read_requests(lines, args.input)
@@ -218,10 +219,10 @@ def refit(args: argparse.Namespace) -> int:
     from routers.refit import run
 
     name = args.name or Path(args.out).resolve().name
-    base = find_artefact(_artefact_name(args.artefact))
     with _errors():
         rows = load_rows(Path(args.labels))
-        report = run(rows, base, _directory(args.out), name=name, seed=args.seed)
+        base = existing_artefact(_artefact_name(args.artefact))
+        report = run(rows, base, _directory(args.out), name=name, seed=args.seed, where=args.labels)
     if args.json:
         print_json(report)
         return OK
@@ -229,7 +230,7 @@ def refit(args: argparse.Namespace) -> int:
         [
             ("artefact", f"{report.name} in {args.out}"),
             ("from", report.base),
-            ("rows", f"{report.rows} different texts, {report.merged} more of the same"),
+            *fitted(msgspec.to_builtins(report)),
             ("seconds", f"{report.seconds:.1f}"),
         ]
     )
@@ -247,9 +248,9 @@ def _refit_card(args: argparse.Namespace) -> int:
         )
     except ValueError as exc:
         raise CliError(f"--model: {exc}", USAGE) from exc
-    base = find_artefact(_artefact_name(args.artefact))
     with _errors():
         rows = load_model_rows(Path(args.labels))
+        base = existing_artefact(_artefact_name(args.artefact))
         report = run_card(order, rows, base, _directory(args.out))
     if args.json:
         print_json(report)

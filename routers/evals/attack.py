@@ -30,7 +30,7 @@ import msgspec
 from routers.artefacts import DEFAULT, find_artefact, open_router
 from routers.base import Router
 from routers.evals.patterns import data_directory
-from routers.evals.robustness import shared_prompts
+from routers.evals.robustness import no_data, shared_prompts
 from routers.evals.scoring import score_all
 from routers.onnx.manifest import ArtefactError
 from routers.types import Query, Turn
@@ -286,13 +286,13 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE")
     given = parser.parse_args()
     if given.data is None:
-        print("no data: set TOLLHOUSE_DATA to the directory of the labelled data")
+        print(no_data())
         return 2
     budget = Budget(queries=given.queries, seed=given.seed)
     try:
         names = given.artefact or [DEFAULT]
         found = asyncio.run(attack(names, given.data, budget, given.adaptive))
-    except ArtefactError as exc:
+    except (ArtefactError, OSError) as exc:
         print(exc)
         return 2
     if given.json is not None:

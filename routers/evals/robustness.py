@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import hashlib
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -188,6 +189,14 @@ async def _run(artefact: str, prompts: dict[str, list[str]]) -> list[Robustness]
         await router.aclose()
 
 
+def no_data() -> str:
+    """What to say where `data_directory` finds none."""
+    given = os.environ.get("TOLLHOUSE_DATA")
+    if given:
+        return f"no data: TOLLHOUSE_DATA is {given}, where the labelled data is not"
+    return "no data: set TOLLHOUSE_DATA to the directory of the labelled data"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m routers.evals.robustness")
     parser.add_argument("--artefact", default=DEFAULT, metavar="NAME_OR_DIR")
@@ -196,11 +205,11 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     if given.data is None:
-        print("no data: set TOLLHOUSE_DATA to the directory of the labelled data")
+        print(no_data())
         return 2
     try:
         found = asyncio.run(_run(given.artefact, shared_prompts(given.data, given.each)))
-    except ArtefactError as exc:
+    except (ArtefactError, OSError) as exc:
         print(exc)
         return 2
     if given.json:

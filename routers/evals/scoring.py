@@ -67,9 +67,9 @@ class Request(msgspec.Struct, frozen=True):
 
 
 def read_requests(lines: Iterable[bytes], where: str) -> list[Request]:
-    """Lines of `{"id", "prompt"}` or `{"id", "messages"[, "system"][, "tools"]}`; `id` is any JSON
-    and comes back as it is, without one it is the number of the line. A line without text is
-    allowed: its score says why it has none.
+    """Lines of `{"id", "prompt"[, "system"][, "tools"]}`, or with `messages` in the place of
+    `prompt`; `id` is any JSON and comes back as it is, without one it is the number of the line. A
+    line without text is allowed: its score says why it has none.
 
     Raises LabelsError naming the line and the field at fault.
     """

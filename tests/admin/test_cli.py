@@ -42,6 +42,16 @@ def test_wrong_use_ends_with_2(args: list[str], capsys: pytest.CaptureFixture[st
     assert "usage: tollhouse" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["keys revoke", "policy show", "decisions show", "router refits", "router activate"],
+)
+def test_an_empty_name_is_refused(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    remote = ["--url", "http://127.0.0.1:9", "--token", "x"]
+    assert main([*command.split(), "", *remote]) == 2
+    assert "must not be empty" in capsys.readouterr().err
+
+
 def test_keys(remote: None, gateway: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["keys", "create", "--org", "acme", "--label", "pii", "--json"]) == 0
     made = json.loads(capsys.readouterr().out)

@@ -79,6 +79,11 @@ def test_what_does_not_fit_is_named(given: dict[str, Any], path: str) -> None:
     assert caught.value.path == path
 
 
+def test_a_key_that_is_nearly_one_is_told_what_it_lacks() -> None:
+    with pytest.raises(ConfigError, match="12 lower-case letters and digits"):
+        check_config_keys(config({"key": format_key("Abcdefghijkl", "s" * 43)}))
+
+
 def test_two_keys_may_not_share_a_public_id() -> None:
     twice = msgspec.structs.replace(config(), keys=(KeyConfig(KEY), KeyConfig(KEY)))
     with pytest.raises(ConfigError, match=r"keys\[1\]\.key"):

@@ -26,8 +26,8 @@ def finished(learner: Learner, name: str, *, state: str = "done") -> Path:
     folder = learner.gateway.folder / "data" / "artefacts" / name
     shutil.copytree(ARTEFACT, folder)
     with sqlite3.connect(learner.gateway.folder / "data" / "tollhouse.db", timeout=10) as database:
-        counts = {"rows": 6, "merged": 2, "passed_over": 1}
-        report = json.dumps({"better": True, "verdict": "better", "metrics": {}, **counts})
+        more = {"metrics": {}, "rows": 6, "merged": 2, "passed_over": 1, "compared": 5}
+        report = json.dumps({"better": True, "verdict": "better", "left_out": ["own"], **more})
         database.execute(
             "INSERT INTO learning_refits VALUES (?, ?, ?, 'admin', 'labels', 'base', 9, ?, '')",
             (name, state, time.time(), report if state == "done" else None),
@@ -156,6 +156,8 @@ def test_what_cannot_be_used_is_not_activated(learn: Start) -> None:
     for name, status in (("never", 409), (CONFIGURED, 409), ("..", 400)):
         assert learner.admin("POST", f"/refits/{name}:rollback").status_code in (status, 404)
     assert learner.admin("POST", "/refits/broken:destroy").status_code == 404
+    nameless = learner.admin("POST", "/refits/:activate")
+    assert (nameless.status_code, nameless.json()["errors"][0]["path"]) == (400, "name")
     assert active(learner)["name"] == CONFIGURED
     assert learner.admin("POST", f"/refits/{CONFIGURED}:activate").status_code == 200
 
@@ -166,6 +168,10 @@ def test_a_heuristic_router_cannot_be_refitted(learn: Start) -> None:
     reply = learner.admin("POST", "/refits", content=row)
     assert reply.status_code == 409
     assert "heuristic" in reply.json()["detail"]
+    named = learner.admin("POST", "/refits", params={"name": "Spring"}, content=row).json()
+    assert (named["status"], named["detail"]) == (422, "The request is not valid.")
+    assert named["errors"][0]["path"] == "name"
+    assert named["errors"][0]["message"].startswith("1 to 63 of")
     assert learner.admin("GET", "/refits").json() == {"items": [], "next_cursor": None}
     assert learner.admin("GET", "/refits/none").status_code == 404
     assert learner.admin("GET", "/refits", params={"cursor": "x"}).status_code == 400
@@ -186,12 +192,15 @@ def test_the_commands_speak_to_the_gateway(
     told = capsys.readouterr()
     assert code == 0, told.err
     expected = {
-        ("refits",): "better",
-        ("refits", "mine"): "6 different texts, 2 more of the same, 1 passed over",
-        ("activate", "mine"): "mine is active",
-        ("rollback",): "configured is active",
+        ("refits",): ["better"],
+        ("refits", "mine"): [
+            "6 different texts, 2 more of the same, 1 passed over",
+            "own, which knew rows already; compared on 5 texts",
+        ],
+        ("activate", "mine"): ["mine is active"],
+        ("rollback",): ["configured is active"],
     }
-    assert expected[words] in told.out
+    assert all(said in told.out for said in expected[words]), told.out
 
 
 @pytest.fixture(scope="module")

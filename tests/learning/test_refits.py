@@ -192,7 +192,7 @@ async def test_a_worker_that_was_killed_leaves_no_refit_running(
         (Proposal("admin", "configured", upload=ROW), "name:"),
         (Proposal("admin", "x", upload=b"{}\n"), "rows, line 1"),
         (Proposal("admin", "x", upload=ROW + b'{"prompt": "x"}\n'), "rows, line 2: local_ok"),
-        (Proposal("admin", "x", upload=b"\xff\xfe"), "rows, line 1"),
+        (Proposal("admin", "x", upload=b"\xff\xfe"), "rows: seems to be UTF-16"),
     ],
 )
 async def test_bad_rows_are_refused_at_once(make: Make, proposal: Proposal, message: str) -> None:

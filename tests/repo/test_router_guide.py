@@ -57,6 +57,8 @@ def test_the_example_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("on 200 rows with both labels") == 2
     assert re.search(r"^better than before on held-out rows", done.stdout, re.M)
+    # What is measured was kept apart from what was fitted.
+    assert "fitted to" not in done.stdout
     # The refit has learnt which two of the five requests are hard.
     apgr = re.findall(r"^router +([\d.]+) \[([\d.]+), ([\d.]+)\]", done.stdout, re.M)
     assert len(apgr) == 2

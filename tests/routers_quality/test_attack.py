@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from routers.artefacts import find_artefact, shipped_artefacts
-from routers.evals import attack
+from routers.evals import attack, robustness
 from routers.evals.attack import Budget, Stage, effects, search, threshold_for, vocabulary
 
 WORDS = [f"w{i}" for i in range(30)] + ["sesame"]
@@ -103,6 +106,20 @@ async def test_it_runs_from_the_command_line(
         ("down", 0.5),
     }
     assert all(len(e.prefix.split()) == 2 for e in found)
+
+
+@pytest.mark.parametrize("module", [attack, robustness])
+async def test_a_directory_without_the_data_is_named(
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["it"])
+    monkeypatch.setenv("TOLLHOUSE_DATA", "/nosuch")
+    assert module.main() == 2
+    assert "TOLLHOUSE_DATA is /nosuch, where" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["it", "--data", "/nosuch"])
+    # It starts a loop of its own.
+    assert await asyncio.to_thread(module.main) == 2
+    assert "'/nosuch/" in capsys.readouterr().out
 
 
 async def test_the_defence_asks_twice_and_can_itself_be_attacked() -> None:

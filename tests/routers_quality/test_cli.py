@@ -18,6 +18,8 @@ import msgspec
 import pytest
 
 from gateway.cli import main
+from gateway.compose import verify
+from gateway.config import ConfigError, parse_config
 from routers.artefacts import find_artefact, open_router, shipped_artefacts
 from routers.base import FixedRouter
 from routers.evals.scoring import Request, score_lines
@@ -85,6 +87,44 @@ def test_artefacts_by_name_and_by_directory(name: str, rows_file: Write, tmp_pat
     if name != "heuristic":
         assert score(rows, tmp_path / "by_path", "--artefact", str(find_artefact(name))) == 0
         assert read(tmp_path / "by_path")[0]["p_local_ok"] == line["p_local_ok"]
+
+
+@pytest.mark.parametrize("given", [".", "./", "..", "./static-192", "static-192/", "models"])
+def test_only_the_very_names_of_shipped_artefacts_are_names(given: str) -> None:
+    assert find_artefact(given) == Path(given)
+
+
+def test_a_directory_of_a_shipped_name_is_one_by_its_path(
+    rows_file: Write,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = rows_file([{"prompt": "Hi"}])
+    (tmp_path / "static-192").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert score(rows, tmp_path / "scores", "--artefact", "static-192") == 0
+    assert score(rows, tmp_path / "scores", "--artefact", "./static-192") == 2
+    assert "manifest.json: cannot be read in static-192" in capsys.readouterr().err
+    config = parse_config('[router]\nartefact = "./static-192"')
+    with pytest.raises(ConfigError, match=r"manifest\.json: cannot be read in static-192"):
+        verify(config)
+
+
+@pytest.mark.parametrize("command", ["score", "eval", "refit"])
+def test_an_unknown_artefact_is_told_with_those_that_are_shipped(
+    command: str, rows_file: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows, out = str(rows_file(labelled())), str(tmp_path / "out")
+    args = {
+        "score": ["--input", rows, "--output", out],
+        "eval": ["--data", rows],
+        "refit": ["--labels", rows, "--out", out],
+    }
+    assert main(["router", command, *args[command], "--artefact", "statc-192"]) == 2
+    said = capsys.readouterr().err
+    assert "statc-192: is no directory" in said
+    assert ", ".join(shipped_artefacts()) in said
 
 
 def test_stdin_to_stdout(
@@ -175,7 +215,8 @@ def test_wrong_paths_are_named(
     assert score(rows, tmp_path / "no" / "scores") == 2
     assert "--output" in capsys.readouterr().err
     assert score(rows, "-", "--artefact", str(tmp_path / "gone")) == 2
-    assert "router artefact manifest.json: cannot be read" in capsys.readouterr().err
+    gone = f"router artefact {tmp_path / 'gone'}: is no directory, and none of those"
+    assert gone in capsys.readouterr().err
     rows.write_text("\n")
     assert score(rows, "-") == 2
     assert "has no lines" in capsys.readouterr().err
@@ -290,6 +331,8 @@ class Refitted(msgspec.Struct):
     verdict: str
     metrics: dict[str, float | list[float]]
     merged: int = 3
+    left_out: list[str] = []
+    passed_over: int = 0
 
 
 def test_refit_prints_the_gain_and_the_verdict(
@@ -302,7 +345,10 @@ def test_refit_prints_the_gain_and_the_verdict(
         require_enough(rows, least=50)
         metrics: dict[str, float | list[float]] = {"apgr": 0.61, "apgr_ci95": [0.55, 0.67]}
         verdict = "No better than before on held-out rows."
-        return Refitted(name, base.name, len(rows), 1.5, False, verdict, metrics)
+        found = Refitted(name, base.name, len(rows), 1.5, False, verdict, metrics)
+        return msgspec.structs.replace(found, left_out=left_out, passed_over=1234 * len(left_out))
+
+    left_out: list[str] = []
 
     # What fitting finds is tested where it is fitted; here, what is said of it.
     monkeypatch.setitem(sys.modules, "routers.refit", SimpleNamespace(run=run))
@@ -314,6 +360,12 @@ def test_refit_prints_the_gain_and_the_verdict(
     assert "[0.5500, 0.6700]" in said and said.endswith("No better than before on held-out rows.\n")
     assert main([*args, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["better"] is False
+    assert "left out" not in said and "passed over" not in said
+    left_out.append("shipped")
+    assert main(args) == 0
+    said = capsys.readouterr().out
+    assert "left out     shipped, which knew rows already; compared on 0 texts" in said
+    assert ", 1234 passed over" in said
     rows_file(labelled(5))
     assert main(args) == 2
     assert "too few rows: 5 have local_ok, at least 50 are needed" in capsys.readouterr().err
@@ -387,10 +439,28 @@ def test_a_directory_appears_only_with_what_goes_into_it(
     if command == "eval":
         nowhere = str(tmp_path / "gone")
         args = ["router", "eval", "--data", str(rows_file(labelled())), "--artefact", nowhere]
-        says = "manifest.json: cannot be read"
+        says = "is no directory"
     assert main([*args, "--out", str(out)]) == 2
     assert says in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "router score --input x --output",
+        "router eval --data x --out",
+        "router refit --labels x --out",
+        "router train --data x --out",
+        "router data fetch mmlu_pro --out",
+        "router labels --out",
+    ],
+)
+def test_an_empty_path_is_not_the_current_directory(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command.split(), ""]) == 2
+    assert f"argument {command.split()[-1]}: must not be empty" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("under", ["", "deep/er"])

@@ -109,11 +109,33 @@ def test_anthropic_form_is_read_as_openai_form_is() -> None:
     assert parse(anthropic) == parse(openai)
 
 
+def test_a_system_prompt_counts_beside_a_prompt_as_beside_messages() -> None:
+    for system in ("Be brief.", [{"type": "text", "text": "Be brief."}]):
+        (row,) = parse(changed(system=system))
+        assert row.turns == (Turn("system", "Be brief."), Turn("user", "Why?"))
+        messages = [{"role": "user", "content": "Why?"}]
+        assert parse(changed(system=system, prompt=..., messages=messages)) == [row]
+    with pytest.raises(LabelsError, match="line 1: system must be text or a list of parts"):
+        parse(changed(system=5))
+
+
 def test_a_line_that_is_no_json_is_named() -> None:
     with pytest.raises(LabelsError, match=r"^x, line 2: is not JSON"):
         parse_rows([json.dumps(GOOD).encode(), b'{"prompt": '], "x")
     with pytest.raises(LabelsError, match=r"^x, line 1: is not JSON"):
         parse_rows([b"[" * 100_000], "x")
+
+
+def test_what_is_no_text_at_all_is_named_for_what_it_seems(tmp_path: Path) -> None:
+    line, file = json.dumps(GOOD), tmp_path / "rows.jsonl"
+    for content, seems in (
+        (gzip.compress(line.encode()), "compressed by gzip"),
+        (line.encode("utf-16"), "UTF-16"),
+        (b"\xfe\xff" + line.encode("utf-16-be"), "UTF-16"),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(LabelsError, match=rf"rows\.jsonl: seems to be {seems}"):
+            load_rows(file)
 
 
 def test_foreign_bytes_and_lone_surrogates_are_read() -> None:

@@ -1,17 +1,39 @@
-"""Standard output that tells, once for all commands, when it cannot be written."""
+"""The standard streams of all commands, any of which a process may be started without: input and
+output tell when they cannot be used."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
-from gateway.cli.errors import CliError
+from gateway.cli.errors import USAGE, CliError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+
+
+def stdin() -> IO[bytes]:
+    """Raises CliError where there is none."""
+    plain: object = sys.stdin
+    if plain is None:
+        raise CliError("standard input cannot be read: it is closed", USAGE)
+    return sys.stdin.buffer
+
+
+@contextlib.contextmanager
+def some_stderr() -> Iterator[None]:
+    """Within, standard error can be written, to nowhere where there is none: what a command does
+    must not depend on whether it is heard."""
+    plain: object = sys.stderr
+    if plain is not None:
+        yield
+        return
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stderr(nowhere):
+        yield
 
 
 class _Descriptor(io.FileIO):

@@ -1,4 +1,4 @@
-"""A standard output that cannot be written is told in one line, whatever the command."""
+"""A standard stream that cannot be used is told in one line, whatever the command."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ FULL = "tollhouse: standard output cannot be written: No space left on device\n"
 CLOSED = "tollhouse: standard output cannot be written: it is closed\n"
 
 
+def without(stream: int, *words: str) -> list[str]:
+    """The command line of `tollhouse` with this standard stream closed."""
+    run = [sys.executable, "-c", MAIN, *words]
+    close = f"import os; os.close({stream}); os.execv({sys.executable!r}, {run!r})"
+    return [sys.executable, "-c", close]
+
+
 def tollhouse(out: int | IO[bytes] | None, *words: str, **env: str) -> tuple[int, str]:
     """Exit status and what was told; `out` None closes standard output."""
-    close = "import os; os.close(1)\n" if out is None else ""
-    run = [sys.executable, "-c", MAIN, *words]
-    if close:
-        run = [sys.executable, "-c", f"{close}os.execv({sys.executable!r}, {run!r})"]
+    run = [sys.executable, "-c", MAIN, *words] if out is not None else without(1, *words)
     done = subprocess.run(
         run,
         stdout=out,
@@ -88,3 +92,29 @@ def test_what_went_wrong_first_is_told(tmp_path: Path) -> None:
     assert code == 2
     assert "nowhere.toml: cannot be read" in told
     assert "Traceback" not in told
+
+
+@pytest.mark.parametrize("command", ["score", "explain"])
+def test_an_input_that_is_closed(command: str) -> None:
+    args = ["router", "score", "--input", "-", "--output", "-", "--artefact", "heuristic"]
+    words = args if command == "score" else ["explain", "-"]
+    done = subprocess.run(without(0, *words), capture_output=True, text=True, timeout=120)
+    said = "tollhouse: standard input cannot be read: it is closed\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+
+
+def test_nobody_needs_to_hear_what_is_done(rows: str, tmp_path: Path) -> None:
+    scores = tmp_path / "scores"
+    router = ["--artefact", "heuristic"]
+    to_file = ["router", "score", "--input", rows, "--output", str(scores), *router]
+    for words in (commands(rows)["eval"], commands(rows)["score"], to_file):
+        done = subprocess.run(without(2, *words), stdout=subprocess.PIPE, timeout=120)
+        assert done.returncode == 0
+        assert bool(done.stdout) == (words is not to_file)
+    assert len(scores.read_text().splitlines()) == 60
+
+
+def test_nor_what_went_wrong(tmp_path: Path) -> None:
+    words = ["check", str(tmp_path / "nowhere.toml")]
+    done = subprocess.run(without(2, *words), stdout=subprocess.PIPE, timeout=120)
+    assert (done.returncode, done.stdout) == (2, b"")
