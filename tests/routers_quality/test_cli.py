@@ -341,8 +341,10 @@ def test_refit_prints_the_gain_and_the_verdict(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def run(rows: list[LabelRow], base: Path, out: Path, *, name: str, seed: int) -> Refitted:
-        require_enough(rows, least=50)
+    def run(
+        rows: list[LabelRow], base: Path, out: Path, *, name: str, seed: int, where: str
+    ) -> Refitted:
+        require_enough(rows, least=50, where=where)
         metrics: dict[str, float | list[float]] = {"apgr": 0.61, "apgr_ci95": [0.55, 0.67]}
         verdict = "No better than before on held-out rows."
         found = Refitted(name, base.name, len(rows), 1.5, False, verdict, metrics)
@@ -364,11 +366,11 @@ def test_refit_prints_the_gain_and_the_verdict(
     left_out.append("shipped")
     assert main(args) == 0
     said = capsys.readouterr().out
-    assert "left out     shipped, which knew rows already; compared on 0 texts" in said
+    assert "left out  shipped, which knew rows already; compared on 0 texts" in said
     assert ", 1234 passed over" in said
     rows_file(labelled(5))
     assert main(args) == 2
-    assert "too few rows: 5 have local_ok, at least 50 are needed" in capsys.readouterr().err
+    assert "rows.jsonl: too few rows: 5 have local_ok, at least 50 are needed" in capsys.readouterr().err
 
 
 def test_eval_says_when_it_is_shown_the_rows_of_the_fit(
