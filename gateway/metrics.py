@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from gateway.runtime import Runtime
 from gateway.store.errors import StoreError
 from gateway.telemetry import merge, names
+from routers.onnx.classes import FILE as CLASSES
 
 if TYPE_CHECKING:
     from gateway.pipeline import Pipeline
@@ -91,7 +92,7 @@ def _detecting(runtime: Runtime) -> bool:
     texts = runtime.router.describe().get("texts")
     if not isinstance(texts, dict):
         return False
-    return bool(texts.get("data_classes")) and texts.get("last_error") is None
+    return bool(texts.get("data_classes")) and CLASSES not in texts.get("failing", ())
 
 
 def _router_info(runtime: Runtime) -> tuple[str, ...]:

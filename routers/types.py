@@ -32,7 +32,7 @@ class Score(msgspec.Struct, frozen=True):
     `p_local_ok` and `p_frontier_ok` are probabilities that a local or a frontier model answers
     acceptably; both None when `unclassified` holds the reason why there is no score
     (`deadline`, `model_missing`, `model_failed`, `empty`, `too_busy`). `us` is the time spent, in
-    microseconds. Domain, task, language and data classes are filled by models that have the head.
+    microseconds. Domain, task and language are filled by models that have the head.
     `p_ok` holds the same probability for single candidates (`backend/model`) that have a model
     card; the others are judged by their tier.
     """
@@ -43,7 +43,6 @@ class Score(msgspec.Struct, frozen=True):
     domain: str | None = None
     task: str | None = None
     language: str | None = None
-    data_classes: tuple[str, ...] = ()
     p_ok: dict[str, float] = {}
     tokens: int = 0
     model: str = ""

@@ -115,7 +115,7 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
 def line_of(request: Request, score: Score, modelled: frozenset[str] = frozenset()) -> Line:
     """`modelled`: the data classes that a model found in the whole text; those that the patterns
     find are added."""
-    classes = detect(request.text).labels | modelled | set(score.data_classes)
+    classes = detect(request.text).labels | modelled
     return Line(
         id=request.id,
         p_local_ok=_round(score.p_local_ok),

@@ -55,11 +55,13 @@ class TextModels:
         return found
 
     def describe(self) -> dict[str, object]:
-        """Facts for `/readyz`: which models there are, and those whose last look failed."""
+        """Facts for `/readyz`: which models there are, and the files of those whose last look
+        failed."""
         return {
             "language": self._language is not None,
             "data_classes": self._classes is not None,
             "failures": self._failures,
+            "failing": sorted(self._broken),
             "last_error": "; ".join(f"{file}: {why}" for file, why in self._broken.items()) or None,
         }
 

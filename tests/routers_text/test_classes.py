@@ -25,6 +25,7 @@ from routers.onnx.classes import (  # noqa: E402 - numpy is needed first
     load_classes,
     windows,
 )
+from routers.onnx.language import LanguageModel  # noqa: E402
 from routers.onnx.manifest import ArtefactError  # noqa: E402
 from routers.onnx.texts import TextModels, load_texts  # noqa: E402
 from routers.onnx.tokens import (  # noqa: E402
@@ -283,9 +284,28 @@ def test_a_model_that_fails_finds_nothing_and_says_so(caplog: pytest.LogCaptureF
     assert "MemoryError" in str(texts.describe()["last_error"])
     assert len(caplog.records) == 1
     assert "Anna" not in caplog.text
+    assert texts.describe()["failing"] == [FILE]
     model.broken = False
     assert texts.detect("Anna Weber") == {"pii"}
     assert texts.describe()["last_error"] is None
+    assert texts.describe()["failing"] == []
+
+
+class Mute(LanguageModel):
+    def __init__(self) -> None:
+        pass
+
+    def code(self, text: str, floor: float) -> str | None:
+        raise MemoryError
+
+
+def test_one_model_that_works_does_not_hide_that_another_fails() -> None:
+    works = Broken()
+    works.broken = False
+    texts = TextModels(language=Mute(), classes=works)
+    assert texts.language("the house") is None
+    assert texts.detect("Anna Weber") == {"pii"}
+    assert texts.describe()["failing"] == ["language.npz"]
 
 
 def test_an_artefact_without_the_files_detects_nothing(tmp_path: Path) -> None:
