@@ -296,8 +296,11 @@ def _begin(connection: sa.Connection, refit: Refit) -> None:
     connection.execute(
         refits.update().where(refits.c.state == "running").values(state="failed", error=_LOST)
     )
-    if _read(connection, refit.name) is not None:
+    before = _read(connection, refit.name)
+    if before is not None and before.state != "failed":
         raise RefitTaken(refit.name)
+    # One that failed left nothing but its name, which may be used again.
+    connection.execute(refits.delete().where(refits.c.name == refit.name))
     row = {name: getattr(refit, name) for name in _STORED}
     connection.execute(refits.insert().values(row))
     change = Change(refit.created, refit.author, "router.propose", refit.name, "", refit.source)

@@ -144,9 +144,15 @@ async def test_what_fails_says_why_and_leaves_nothing(
     assert (failed.state, failed.report, failed.better) == ("failed", None, None)
     assert failed.error.startswith(error)
     assert list((tmp_path / "artefacts").iterdir()) == []
-    # And the next one may run.
-    await refits.propose(Proposal("admin", "next", upload=ROW))
-    await ended(refits, "next")
+    # And the next one may run, also under the same name.
+    again = make(GOOD)
+    for name in ("mine", "next"):
+        await again.propose(Proposal("admin", name, upload=ROW))
+        assert (await ended(again, name)).state == "done"
+    page, _ = await again.page(5)
+    assert [refit.name for refit in page] == ["next", "mine"]
+    with pytest.raises(RefitTaken):
+        await again.propose(Proposal("admin", "mine", upload=ROW))
 
 
 async def test_one_at_a_time_over_all_workers(make: Make, tmp_path: Path) -> None:
