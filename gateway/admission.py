@@ -28,10 +28,9 @@ from routers.residency import LabelError, audit_required, combine, residency_gap
 from routers.text import all_text, needed_capabilities, opaque_content, turns_of
 from routers.types import Candidate, Decision, Need, Operation, Policy, Query, Rejection
 
-# Above this, detection and counting leave the event loop.
-_LONG_TEXT = 64 * 1024
-# The model costs about ten times as much as the patterns.
-_LONG_FOR_MODEL = 8 * 1024
+# Above this, detection leaves the event loop: a few milliseconds by the model, or by the patterns
+# on a text made to be slow.
+_LONG_TEXT = 8 * 1024
 # The kind of what the model found says so: `model:pii`. The patterns' kinds name a form.
 MODEL_KIND = "model:"
 _NOTHING = Detection(frozenset(), ())
@@ -179,7 +178,7 @@ async def _detect(runtime: Runtime, text: str, policies: tuple[Policy, ...]) -> 
         kinds = {*found.kinds, *(f"{MODEL_KIND}{name}" for name in more)}
         return Detection(found.labels | more, tuple(sorted(kinds)))
 
-    if len(text) > (_LONG_FOR_MODEL if modelled else _LONG_TEXT):
+    if len(text) > _LONG_TEXT:
         return await asyncio.to_thread(look)
     return look()
 

@@ -34,8 +34,9 @@ NOTHING = Detection()
 def detect(text: str, classes: Collection[str] = CLASSES) -> Detection:
     """Look for the data classes asked for; other names in `classes` are left to other detectors.
 
-    About 10 us for 300 plain characters and 0.1 s for a megabyte, several seconds for a megabyte
-    made to be slow: run long texts in a thread.
+    About 10 us for 300 plain characters and 0.1 s for a megabyte, up to some seconds for a
+    megabyte of numbers made to be slow: run long texts in a thread. Beyond the folded text itself,
+    memory does not grow.
     """
     text = normalise(text)
     labels: list[str] = []

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import re
 
+from routers.patterns.windows import REACH, WINDOW, has_match
+
 # Letters a-z stay, A-Z fall to lower case, every other ASCII character separates words.
 _FOLD = bytes(
     byte | 0x20 if 65 <= byte <= 90 else byte if 97 <= byte <= 122 or byte >= 0x80 else 0x20
@@ -110,6 +112,7 @@ _IDENTIFIED = _words("mrn medical patient chart record krankenversicherungsnumme
 # One set decides whether there is anything to weigh at all.
 _CUES = _PATIENT | _CLINICIAN | _CLINICAL | _TOLD_LOOSELY | _MEASURES | _CODED | _BIRTH
 _CUES = _CUES | _IDENTIFIED
+_ASKED_FOR = _CUES | _TREATED | _KIN | _THIRD | _FIRST | _SECOND | _HISTORY | _PERSON
 
 _RECORD_NUMBER = re.compile(
     r"(?:\bmrn|\bmedical (?:record|chart)(?: (?:number|no|nr|id))?|\bpatient(?:en)?[ \-]?"
@@ -132,59 +135,87 @@ _OTHER_SPEAKER = re.compile(
 # One clinical term in so many different words.
 _DENSE = 8
 _SPARSE = 14
+# More different words than this, and no text is dense.
+_MANY = _SPARSE * len(_CLINICAL)
 
 
 def clinical_kinds(text: str) -> set[str]:
-    """The kinds of clinical record in normalised text. Linear."""
-    if not text.isascii():
-        text = text.lower()
-    tokens = text.encode("utf-8", "replace").translate(_FOLD).split()
+    """The kinds of clinical record in normalised text. Linear, in memory that does not grow with
+    it."""
     kinds: set[str] = set()
-    if _CUES.isdisjoint(tokens):
+    words, distinct = _words_of(text)
+    if _CUES.isdisjoint(words):
         return kinds
-    words = frozenset(tokens)
     terms = len(words & _CLINICAL)
     if not terms and words.isdisjoint(_IDENTIFIED):
         return kinds
-    lower = text.lower()
-    _identifiers(lower, words, terms, kinds)
-    if _is_consultation(lower, words, terms):
+    _identifiers(text, words, terms, kinds)
+    if _is_consultation(text, words, terms, distinct):
         kinds.add("consultation")
-    if _is_note(lower, words, terms):
+    if _is_note(text, words, terms, distinct):
         kinds.add("clinical_note")
     return kinds
 
 
-def _identifiers(lower: str, words: frozenset[bytes], terms: int, kinds: set[str]) -> None:
-    if not words.isdisjoint(_IDENTIFIED) and _RECORD_NUMBER.search(lower):
+def _words_of(text: str) -> tuple[set[bytes], int]:
+    """The words of a text in small letters, and how many: of a text with too many different ones
+    to be dense in clinical terms, those that are asked for."""
+    if len(text) <= WINDOW:
+        tokens = _folded(text).split()
+        # Most texts have nothing to weigh, and need no set.
+        words = set() if _CUES.isdisjoint(tokens) else set(tokens)
+        return words, len(words)
+    words, most, rest = set(), 0, b""
+    for start in range(0, len(text), WINDOW):
+        folded = rest + _folded(text[start : start + WINDOW])
+        tokens, rest = folded.split(), b""
+        if tokens and start + WINDOW < len(text) and not folded.endswith(b" "):
+            # No word that is asked for is as long as this.
+            rest = tokens.pop()[:REACH]
+        words.update(tokens)
+        most = max(most, len(words))
+        if most > _MANY:
+            words &= _ASKED_FOR
+    return words, most
+
+
+def _folded(text: str) -> bytes:
+    if not text.isascii():
+        # Which of its two small letters a sigma gets depends on what follows, behind a cut or not.
+        text = text.lower().replace("\u03c2", "\u03c3")
+    return text.encode("utf-8", "replace").translate(_FOLD)
+
+
+def _identifiers(text: str, words: set[bytes], terms: int, kinds: set[str]) -> None:
+    if not words.isdisjoint(_IDENTIFIED) and has_match(_RECORD_NUMBER, text):
         kinds.add("medical_record_number")
-    if terms >= 1 and not words.isdisjoint(_CODED) and _ICD10.search(lower):
+    if terms >= 1 and not words.isdisjoint(_CODED) and has_match(_ICD10, text):
         kinds.add("icd10")
-    if terms >= 2 and not words.isdisjoint(_BIRTH) and _DATE.search(lower):
+    if terms >= 2 and not words.isdisjoint(_BIRTH) and has_match(_DATE, text):
         kinds.add("dob_with_diagnosis")
     if not words.isdisjoint(_MEASURES) or terms >= 2:
         treated = not words.isdisjoint(_PATIENT) or not words.isdisjoint(_TREATED)
         somebody = not words.isdisjoint(_PERSON) or not words.isdisjoint(_PATIENT)
-        if (treated or terms >= 4) and somebody and _DOSE.search(lower):
+        if (treated or terms >= 4) and somebody and has_match(_DOSE, text):
             kinds.add("dose")
 
 
-def _is_consultation(lower: str, words: frozenset[bytes], terms: int) -> bool:
+def _is_consultation(text: str, words: set[bytes], terms: int, distinct: int) -> bool:
     """Turns of a doctor and of a patient, or people talking of the body of one of them."""
     if not words.isdisjoint(_FIRST) and terms >= 4:
-        if terms * _DENSE >= len(words):
+        if terms * _DENSE >= distinct:
             return True
-        if not words.isdisjoint(_SECOND) and terms * _SPARSE >= len(words):
+        if not words.isdisjoint(_SECOND) and terms * _SPARSE >= distinct:
             return True
     if words.isdisjoint(_PATIENT | _CLINICIAN):
         return False
-    patient, other = _SPEAKER.search(lower), _OTHER_SPEAKER.search(lower)
+    patient, other = has_match(_SPEAKER, text), has_match(_OTHER_SPEAKER, text)
     if patient and other:
         return True
     return bool((patient or other) and (terms >= 1 or not words.isdisjoint(_THIRD)))
 
 
-def _is_note(lower: str, words: frozenset[bytes], terms: int) -> bool:
+def _is_note(text: str, words: set[bytes], terms: int, distinct: int) -> bool:
     """Prose of a record: a person, what the note says of them, and clinical matter."""
     told, record = len(words & _TOLD), len(words & _RECORD)
     third = not words.isdisjoint(_THIRD)
@@ -192,15 +223,15 @@ def _is_note(lower: str, words: frozenset[bytes], terms: int) -> bool:
         loosely = told or not words.isdisjoint(_TOLD_LOOSELY)
         if (loosely and terms >= 1) or (record and terms >= 2):
             return True
-        if third and (terms >= 2 or _THE_PATIENT.search(lower)):
+        if third and (terms >= 2 or has_match(_THE_PATIENT, text)):
             return True
-        return terms >= 4 and _AGED.search(lower) is not None
-    dense = terms * _DENSE >= len(words)
+        return terms >= 4 and has_match(_AGED, text)
+    dense = terms * _DENSE >= distinct
     if record >= 3 or (record >= 2 and terms >= 4 and dense):
         return True
     if dense and terms >= 4 and (third or not words.isdisjoint(_HISTORY)):
         return True
-    if third and terms >= 2 and _AGED.search(lower):
+    if third and terms >= 2 and has_match(_AGED, text):
         return True
     if terms >= 3 and not words.isdisjoint(_KIN) and not words.isdisjoint(_HISTORY):
         return third and dense

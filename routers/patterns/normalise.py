@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
+
+from routers.patterns.windows import WINDOW
 
 # Soft hyphen, joiners and marks of direction, byte order mark, variation selectors, tag letters.
 _INVISIBLE = re.compile(
@@ -14,17 +17,68 @@ _DASHES = re.compile("[\u2010-\u2015\u2043\u2212\u30fc\ufe58\ufe63\uff0d\u00b7\u
 _FOREIGN_DIGIT = re.compile(r"(?![0-9])\d")
 _ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
 
+# Characters that are folded at a time, and marks in a row that are looked through for a cut.
+_PIECE = 256
+_MARKS = 64
+
 
 def normalise(text: str) -> str:
     """The text as a model reads it: JSON escapes of tool arguments resolved, invisible characters
     gone, every digit one of 0-9, every dash a hyphen, compatibility forms folded (NFKC). Costs
     next to nothing for plain ASCII. Linear."""
     if "\\u" in text:
-        text = _ESCAPED.sub(_unescape, text)
+        text = "".join(map(_unescaped, _between_escapes(text)))
     if text.isascii():
         return text
-    text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
-    return _FOREIGN_DIGIT.sub(_digit, _DASHES.sub("-", text))
+    cuts = range(0, len(text), WINDOW)
+    text = "".join([_INVISIBLE.sub("", text[cut : cut + WINDOW]) for cut in cuts])
+    return "".join(map(_folded, _between_letters(text)))
+
+
+def _unescaped(piece: str) -> str:
+    return _ESCAPED.sub(_unescape, piece)
+
+
+def _folded(piece: str) -> str:
+    if piece.isascii():
+        return piece
+    return _FOREIGN_DIGIT.sub(_digit, _DASHES.sub("-", unicodedata.normalize("NFKC", piece)))
+
+
+def _between_escapes(text: str) -> Iterator[str]:
+    """The text cut where no escape of six characters is."""
+    start = 0
+    while start < len(text):
+        end = start + WINDOW
+        if end < len(text):
+            escape = text.rfind("\\", end - 5, end)
+            end = escape if escape >= 0 else end
+        yield text[start:end]
+        start = end
+
+
+def _between_letters(text: str) -> Iterator[str]:
+    """The text cut where what follows joins nothing before it. Marks in a row without end, which
+    NFKC would put in order in quadratic time, are cut all the same: no letter has so many."""
+    start, size = 0, len(text)
+    while start < size:
+        end = start + _PIECE
+        if end < size:
+            cut = end
+            while cut > end - _MARKS and _joins(text[cut]):
+                cut -= 1
+            end = end if _joins(text[cut]) else cut
+        yield text[start:end]
+        start = end
+
+
+def _joins(character: str) -> bool:
+    """Whether NFKC may join the character with what stands before it: a mark, or the second or
+    third part of a Korean syllable."""
+    if character < "\u0300":
+        return False
+    first = unicodedata.normalize("NFKD", character)[0]
+    return unicodedata.category(first)[0] == "M" or "\u1160" <= first <= "\u11ff"
 
 
 def _unescape(match: re.Match[str]) -> str:

@@ -3,20 +3,49 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from stdnum.es import dni, nie
 from stdnum.fi import hetu
 from stdnum.ie import pps
 from stdnum.it import codicefiscale
 
-from routers.patterns.numbers import CHECKS, PREFIXES, has_iban, is_card
+from routers.patterns.numbers import CHECKS, PREFIXES, Check, Cue, Shape, has_iban, is_card
+from routers.patterns.windows import REACH, WINDOW, has_any, matches
 
-# Digits and separators exclude each other, so there is one way to match: linear.
-_CHUNK = re.compile(r"[0-9][0-9]*(?:[ \t\-./()_]{1,3}[0-9]+)*")
+# Digits and separators exclude each other, so there is one way to match: linear. A chunk of very
+# many groups is found in several matches; `lastindex` is None for one group, 1 for two.
+_GAP = r"[ \t\-./()_]{1,3}"
+_CHUNK = re.compile(rf"[0-9]+({_GAP}[0-9]+)?((?:{_GAP}[0-9]+){{1,254}})?")
 _GROUP = re.compile(r"[0-9]+")
+_GAP_ALONE = re.compile(_GAP)
+# The longest chunk that is weighed as a whole: a card of single digits, three signs between each.
+# No shape is longer either.
+_WHOLE = 19 + 18 * 3
+# As many groups as the longest shape has, none of which has twenty digits.
+_MOST = max(map(len, PREFIXES))
+_GROUPS = re.compile(f"(?:{_GAP}".join(["([0-9]{1,20})"] * _MOST) + ")?" * (_MOST - 1))
 
-_DOMAIN = re.compile(r"(?:[A-Za-z0-9\-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])")
-_LOCAL = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._%+-'")
+
+def _shapes_after(prefix: Shape) -> str:
+    """A regex of what makes these groups a shape with a check."""
+    widths = sorted(shape[-1] for shape in PREFIXES if shape[:-1] == prefix)
+    ends = [width for width in widths if (*prefix, width) in CHECKS]
+    found = [f"[0-9]{{{width}}}(?![0-9])" for width in ends]
+    if ends and ends == list(range(ends[0], ends[-1] + 1)):
+        found = [f"[0-9]{{{ends[0]},{ends[-1]}}}(?![0-9])"]
+    for width in widths:
+        if width not in ends:
+            found.append(f"[0-9]{{{width}}}{_GAP}{_shapes_after((*prefix, width))}")
+    return f"(?:{'|'.join(found)})"
+
+
+_SHAPED = re.compile(rf"(?<![0-9])(?={_shapes_after(())})[0-9]")
+
+_EMAIL = re.compile(
+    r"@(?<=[A-Za-z0-9._%+\-']@)(?<!git@)"
+    r"(?:[A-Za-z0-9\-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])"
+)
 _SPELT_AT = re.compile(
     r"[(\[{<] ?(?:at|AT|ät) ?[)\]}>] ?[\w\-]{1,63}"
     r"(?: ?[(\[{<] ?(?:dot|DOT|punkt|point) ?[)\]}>] ?|\.)[A-Za-z]{2,24}"
@@ -47,6 +76,7 @@ _DOCUMENT = re.compile(
     r"(?:driver'?s?|driving|drivers) licen[cs]e|passport (?:no|num)|führerschein|"
     r"reisepass|passnummer|permis de conduire|pasaporte|permiso de conducir"
 )
+_DOCUMENT_HINTS = ("licen", "pass", "perm", "führ")
 _DOCUMENT_NUMBER = re.compile(r"\b[A-Z]{0,3}[0-9][0-9A-Z]{4,17}\b", re.ASCII | re.IGNORECASE)
 _NINO = re.compile(
     r"(?<![A-Z0-9])[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z][ \-]?(?:[0-9]{2}[ \-]?){3}[A-D](?![A-Z0-9])"
@@ -56,16 +86,36 @@ _CUE_REACH = 48
 
 
 def personal_kinds(text: str) -> set[str]:
-    """The kinds of personal data in normalised text. Linear."""
+    """The kinds of personal data in normalised text. Linear, in memory that does not grow with
+    it."""
     kinds: set[str] = set()
     scan: _Scan | None = None
-    for match in _CHUNK.finditer(text):
+    for match in _chunks(text):
         if scan is None:
             scan = _Scan(text, kinds)
         scan.look_at(match)
     if _has_email(text) or _has_spelt_email(text):
         kinds.add("email")
     return kinds
+
+
+def _chunks(text: str) -> Iterator[re.Match[str]]:
+    """The chunks of a text, read in windows."""
+    return _CHUNK.finditer(text) if len(text) <= WINDOW else _chunks_in_windows(text)
+
+
+def _chunks_in_windows(text: str) -> Iterator[re.Match[str]]:
+    start, size = 0, len(text)
+    while start < size:
+        stop = min(start + WINDOW, size)
+        for match in _CHUNK.finditer(text, start, stop):
+            if match.end() + 3 < stop or stop == size:
+                yield match
+            elif whole := _CHUNK.match(text, match.start()):
+                stop = whole.end()
+                yield whole
+                break
+        start = stop
 
 
 class _Scan:
@@ -75,77 +125,121 @@ class _Scan:
     def __init__(self, text: str, kinds: set[str]) -> None:
         self._text = text
         self._kinds = kinds
-        self._cues: dict[str, bool] = {}
+        self._said: bool | None = None
+        self._broken_off = -4
+        self._block = -1
+        self._heard: dict[int, bool] = {}
+        self._lower = ""
 
     def look_at(self, match: re.Match[str]) -> None:
         text, kinds = self._text, self._kinds
         start, end = match.span()
+        size = end - start
+        goes_on = start - self._broken_off <= 3 and self._goes_on(start)
+        if size > _WHOLE:
+            self._broken_off = end
+        if goes_on:
+            self._check_shapes(start, end)
+            return
         if start and text[start - 1].isalpha():
             _after_letters(text, start, kinds)
-        size = end - start
         if size < 5:
             return
-        chunk = match[0]
-        documents = "id_document" not in kinds and self._said("licen", "pass", "perm", "führ")
+        documents = "id_document" not in kinds and self._names_document()
         if documents and _is_document(text, start):
             kinds.add("id_document")
         if size < 6:
             return
+        if 6 <= size <= 12:
+            digits = "".join(_GROUP.findall(text, start, end))
+            if 6 <= len(digits) <= 9:
+                _beside_letters(text, start, end, digits, kinds)
+        if size >= 8:
+            self._check_shapes(start, end, pair=match.lastindex == 1)
+        if size <= _WHOLE:
+            self._look_at_whole(start, match[0])
+
+    def _goes_on(self, start: int) -> bool:
+        """Whether this is the rest of a chunk that was too long for one match."""
+        return _GAP_ALONE.fullmatch(self._text, self._broken_off, start) is not None
+
+    def _look_at_whole(self, start: int, chunk: str) -> None:
+        kinds, end = self._kinds, start + len(chunk)
         spans = [group.span() for group in _GROUP.finditer(chunk)]
-        digits = "".join([chunk[a:b] for a, b in spans]) if size <= 12 else ""
-        if 6 <= len(digits) <= 9:
-            _beside_letters(text, start, end, digits, kinds)
-        if size >= 8 or len(spans) > 1:
-            self._scan_groups(start, chunk, spans)
-        if size > 40:
+        if len(spans) > 6 and "card" not in kinds:
+            widths = {b - a for a, b in spans}
+            total = sum([b - a for a, b in spans])
+            even = 13 <= total <= 19 and widths in ({1}, {2})
+            if even and is_card("".join([chunk[a:b] for a, b in spans])):
+                kinds.add("card")
+        if len(chunk) > 40:
             return
-        if "phone" not in kinds and _is_phone(text, start, end, chunk, spans):
+        if "phone" not in kinds and _is_phone(self._text, start, end, chunk, spans):
             kinds.add("phone")
-        if "dob" not in kinds and _is_birth_date(text, start, chunk):
+        if "dob" not in kinds and _is_birth_date(self._text, start, chunk):
             kinds.add("dob")
 
-    def _said(self, *words: str) -> bool:
-        """Whether any of the words is in the text at all; asked once, so that texts without the
-        cue of a check never pay for it."""
-        known = self._cues.get(words[0])
-        if known is None:
-            lower = self._text.lower()
-            known = self._cues[words[0]] = any(word in lower for word in words)
-        return known
+    def _names_document(self) -> bool:
+        """Whether the text has a word of a document at all; asked once, so that texts without one
+        never pay for it."""
+        if self._said is None:
+            self._said = has_any(_DOCUMENT_HINTS, self._text)
+        return self._said
 
-    def _scan_groups(self, start: int, chunk: str, spans: list[tuple[int, int]]) -> None:
-        for first, (left, _) in enumerate(spans):
-            # What follows a decimal point is a fraction, unless the whole number is dotted.
-            if first and chunk[left - 1] == "." and len(spans) == 2:
+    def _check_shapes(self, start: int, end: int, *, pair: bool = False) -> None:
+        """Every run of groups that begins in a chunk and has a shape with checks. `pair`: the
+        chunk is two groups; what follows a decimal point is then a fraction."""
+        text = self._text
+        if end - start <= _WHOLE:
+            found = _SHAPED.finditer(text, start, end)
+        else:
+            # A match of a very long chunk may end amid a shape.
+            found = matches(_SHAPED, text, start, end, _WHOLE)
+        for match in found:
+            left = match.start()
+            if pair and left > start and text[left - 1] == ".":
                 continue
-            shape: tuple[int, ...] = ()
-            for last in range(first, len(spans)):
-                shape = (*shape, spans[last][1] - spans[last][0])
+            run = _GROUPS.match(text, left)
+            groups = run.groups("") if run else ()
+            widths = tuple(map(len, groups))
+            for size in range(1, _MOST + 1):
+                shape = widths[:size]
                 if shape not in PREFIXES:
                     break
-                if shape in CHECKS:
-                    self._check(start + left, chunk[left : spans[last][1]], shape)
-        if len(spans) > 6 and "card" not in self._kinds:
-            widths = {b - a for a, b in spans}
-            total = sum(b - a for a, b in spans)
-            even = 13 <= total <= 19 and widths in ({1}, {2})
-            if even and is_card("".join(chunk[a:b] for a, b in spans)):
-                self._kinds.add("card")
+                if shape in CHECKS and run:
+                    self._check(left, run.end(size), groups[:size], CHECKS[shape])
 
-    def _check(self, at: int, number: str, shape: tuple[int, ...]) -> None:
-        digits = number if len(shape) == 1 else "".join(_GROUP.findall(number))
-        near: str | None = None
-        for check in CHECKS[shape]:
+    def _check(
+        self, start: int, end: int, groups: tuple[str, ...], checks: tuple[Check, ...]
+    ) -> None:
+        digits = ""
+        for check in checks:
             if check.kind in self._kinds:
                 continue
-            free = check.cue is None or (check.dashed and number.count("-") == len(shape) - 1)
+            free = check.cue is None
+            if check.dashed and not free:
+                free = self._text.count("-", start, end) == len(groups) - 1
             if check.cue is not None and not free:
-                if near is None:
-                    reach = slice(max(0, at - _CUE_REACH), at + len(number) + _CUE_REACH)
-                    near = self._text[reach].lower()
-                free = check.cue.found(near)
-            if free and check.valid(digits):
-                self._kinds.add(check.kind)
+                free = self._hears(check.cue, start, end)
+            if free:
+                digits = digits or "".join(groups)
+                if check.valid(digits):
+                    self._kinds.add(check.kind)
+
+    def _hears(self, cue: Cue, start: int, end: int) -> bool:
+        """Whether the cue stands near. Its hints are asked once for all numbers around."""
+        block = start // REACH
+        if block != self._block:
+            first = block * REACH
+            reach = slice(max(0, first - _CUE_REACH), first + REACH + _WHOLE + _CUE_REACH)
+            self._block, self._heard, self._lower = block, {}, self._text[reach].lower()
+        heard = self._heard.get(id(cue))
+        if heard is None:
+            heard = self._heard[id(cue)] = any([hint in self._lower for hint in cue.hints])
+        if not heard:
+            return False
+        near = self._text[max(0, start - _CUE_REACH) : end + _CUE_REACH]
+        return cue.found(near.lower())
 
 
 def _after_letters(text: str, start: int, kinds: set[str]) -> None:
@@ -167,8 +261,9 @@ def _beside_letters(text: str, start: int, end: int, digits: str, kinds: set[str
     if letter is None:
         if size == 6 and text[end : end + 1] == "A" and hetu.is_valid(text[start : end + 5]):
             kinds.add("fi_hetu")
-    elif size == 8 and dni.is_valid(digits + letter[1]):
-        kinds.add("es_dni")
+    elif size == 8:
+        if dni.calc_check_digit(digits) == letter[1].upper():
+            kinds.add("es_dni")
     elif size == 7:
         first = text[max(0, start - 2) : start].rstrip("- ")[-1:]
         if first in ("X", "Y", "Z", "x", "y", "z") and nie.is_valid(first + digits + letter[1]):
@@ -227,19 +322,13 @@ def _is_document(text: str, start: int) -> bool:
 
 
 def _has_email(text: str) -> bool:
-    at = text.find("@")
-    while at >= 0:
-        local = at and text[at - 1] in _LOCAL and text[max(0, at - 3) : at] != "git"
-        if local and _DOMAIN.match(text, at + 1):
-            return True
-        at = text.find("@", at + 1)
-    return False
+    return "@" in text and any(True for _ in matches(_EMAIL, text))
 
 
 def _has_spelt_email(text: str) -> bool:
     if not any([bracket in text for bracket in _BRACKETS]):
         return False
-    for match in _SPELT_AT.finditer(text):
+    for match in matches(_SPELT_AT, text):
         at = match.start()
         if text[max(0, at - 2) : at].rstrip(" ")[-1:].isalnum():
             return True

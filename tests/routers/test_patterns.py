@@ -126,6 +126,10 @@ def test_nothing_is_missed_at_the_end_of_a_long_text() -> None:
         "born on 1/2/1",
         "Mrn \n",
         "(at) a.",
+        "1.",
+        "  12 3 ",
+        "e\u0301\u0323",
+        "\u0301\u0323",
     ],
 )
 def test_adversarial_megabytes_end(unit: str) -> None:
