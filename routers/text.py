@@ -5,6 +5,7 @@ Bodies are parsed JSON in OpenAI form, as a client sent them: nothing here raise
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +32,12 @@ _TOO_LONG = 10**40
 _BINARY_PREFIX = "data:"
 _BINARY_KEYS = frozenset(("data", "file_data"))
 _SHORTEST_BINARY = 64
+# What a model's server names a tool call by (`call_Xf3...`): 20 random letters and digits or more,
+# in which digits are followed by letters at least twice; none that has a meaning looks like that.
+_MADE_UP = re.compile(
+    r"(?:[A-Za-z]{2,10}[_-]){0,3}(?=(?:[A-Za-z]*[0-9]+[A-Za-z]+){2})[A-Za-z0-9]{20,48}"
+)
+_LONGEST_MADE_UP = 80
 
 
 def turns_of(body: Mapping[str, Any]) -> tuple[Turn, ...]:
@@ -88,7 +95,8 @@ def _content_text(content: object) -> list[str]:
 def all_text(body: Mapping[str, Any]) -> str:
     """Every string that a model or an upstream would see, joined by newlines, in reading order:
     messages, names, tools with their schemas and results, metadata, unknown fields. Long whole
-    numbers are included as digits. Left out are the wire form's own keys and binary data
+    numbers are included as digits. Left out are the wire form's own keys, the random identifiers of
+    tool calls, of which some would look like a card's or a person's number, and binary data
     (`data:` URLs, audio, files): see `opaque_content`.
     """
     found: list[str] = []
@@ -112,12 +120,23 @@ def all_text(body: Mapping[str, Any]) -> str:
 
 def _push_items(value: Mapping[Any, Any], stack: list[object]) -> None:
     for key, item in reversed(list(value.items())):
-        if key in _BINARY_KEYS and isinstance(item, str) and _is_binary(item):
+        if isinstance(item, str) and (
+            (key in _BINARY_KEYS and _is_binary(item))
+            or (_names_a_call(key, value) and _random(item))
+        ):
             continue
         if item is not None and item is not True and item is not False:
             stack.append(item)
         if key not in _WIRE_KEYS:
             stack.append(key)
+
+
+def _names_a_call(key: object, value: Mapping[Any, Any]) -> bool:
+    return key == "tool_call_id" or (key == "id" and isinstance(value.get("function"), Mapping))
+
+
+def _random(value: str) -> bool:
+    return len(value) <= _LONGEST_MADE_UP and _MADE_UP.fullmatch(value) is not None
 
 
 def _is_binary(value: str) -> bool:

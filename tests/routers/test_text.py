@@ -88,6 +88,50 @@ def test_numbers_are_text_and_binary_data_is_not() -> None:
     assert "AAAA" not in all_text({"messages": [{"content": [image]}]})
 
 
+def call_and_result(name: str) -> dict[str, Any]:
+    call = {"id": name, "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    messages = [
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": name, "content": "done"},
+    ]
+    return {"messages": messages}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "call_foTVHl8meLTo2pRPkm8hUvj9",
+        "chatcmpl-tool-4925540237686059eea85437bbc8de8e",
+        "4925540237686059eea85437bbc8de8e",
+        "toolu_01A09q90qw90lq917835lq9",
+    ],
+)
+def test_random_names_of_tool_calls_are_nobodys_text(name: str) -> None:
+    assert name not in all_text(call_and_result(name))
+    # Anywhere else the same is text.
+    elsewhere = {"id": name, "metadata": {"id": name}, "messages": [{"id": name, "content": name}]}
+    assert all_text(elsewhere).count(name) == 4
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "call_4111111111111111",
+        "call_41111111111111114111",
+        "RSSMRA85T10A562S",
+        "DE89370400440532013000",
+        "GB29NWBK60161331926819",
+        "anna.weber@example.org",
+        "Anna Weber 1980",
+        "AnnaMariaWeber19800412",
+        "call_123-45-6789",
+        "x" * 100_000,
+    ],
+)
+def test_names_of_tool_calls_that_say_something_are_text(name: str) -> None:
+    assert all_text(call_and_result(name)).count(name) == 2
+
+
 @pytest.mark.parametrize(
     ("body", "extra"),
     [

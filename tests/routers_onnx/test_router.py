@@ -61,7 +61,6 @@ async def test_a_remark_is_not_taken_for_hard(
     assert (await gains(router, ["thanks, that is all"], ask))[0] < 0.1
 
 
-@pytest.mark.xfail(strict=True, reason="a known limit: 0.11, a little above other easy requests")
 async def test_a_short_request_for_code_is_not_taken_for_hard(
     router: OnnxRouter, ask: Callable[[str], Query]
 ) -> None:
