@@ -164,7 +164,8 @@ async def test_one_at_a_time_over_all_workers(make: Make, tmp_path: Path) -> Non
     await one.aclose()
     lost = await two.get("first")
     assert (lost.state, "ended before it did" in lost.error) == ("failed", True)
-    assert list((tmp_path / "artefacts").iterdir()) == []
+    # It may have been given up before it had made its folder.
+    assert list((tmp_path / "artefacts").glob("*")) == []
     await two.propose(Proposal("admin", "second", upload=ROW))
     assert (await ended(two, "second")).state == "done"
 
