@@ -25,7 +25,7 @@ from routers.labels import LabelRow, LabelsError, require_enough
 from routers.onnx.committee import GAIN, Committee, Views
 from routers.onnx.encoder import SPECIAL_TOKENS, Reading, load_encoder
 from routers.onnx.heads import OWN, HeadModel, load_heads, save_heads, under
-from routers.onnx.manifest import load_manifest, write_manifest
+from routers.onnx.manifest import Manifest, load_manifest, write_manifest
 from routers.onnx.render import render
 from routers.refit.committee import Fitted, Floats, Labels, fit_committee
 from routers.refit.files import (
@@ -50,6 +50,7 @@ ROUNDS = 1000
 KNOWN = 0.1
 # A row whose sentence vector is in a committee's memory was learnt from there.
 SAME = 0.9995
+Figures = dict[str, float | list[float]]
 
 
 class RefitReport(msgspec.Struct, frozen=True):
@@ -67,7 +68,7 @@ class RefitReport(msgspec.Struct, frozen=True):
     seconds: float
     better: bool
     verdict: str
-    metrics: dict[str, float | list[float]]
+    metrics: Figures
     left_out: list[str] = []
     merged: int = 0
     passed_over: int = 0
@@ -100,49 +101,32 @@ def run(
     labels = _labels([rows[i] for i in usable])
     copies = draw(merge(reading.sentences, usable, labels, where), most, seed)
     keep, merged = copies.first, copies.labels
-    sentences, surfaces = reading.sentences[keep], reading.surfaces[keep]
-    demands = reading.demands[keep]
-    known = {name: remembered(c, sentences) for name, c in model.committees.items()}
-    left_out = [name for name, rows_known in known.items() if rows_known.mean() >= KNOWN]
-    lower = model.views(sentences, surfaces, demands, frozenset({OWN, *left_out}))
-    # What a layer was fitted to says nothing of how it does elsewhere.
-    seen = np.zeros(len(keep), dtype=np.bool_)
-    for layer in left_out:
-        seen |= known[layer]
-    compared, gone = np.flatnonzero(~seen), frozenset[str]()
-    if len(_paired(merged, compared)) < LEAST:
-        compared, gone = np.arange(len(keep)), frozenset(left_out)
-    before = model.views(sentences, surfaces, demands, gone).below
-    after = cross_validate(lower, merged, seed)
-    fitted = fit_committee(lower, merged)
-    said = before[compared], after[compared]
-    measured, better, verdict = compare(model, said, merged.take(compared), seed, sorted(gone))
-    new = with_layer(model, fitted, OWN, frozenset(left_out))
-    called = name or f"{manifest.name}-refit"
-    named = new.name_topics(sentences, [texts[i].text for i in keep]).get("domain")
-    rows_by = {f"own/{called}": len(keep)}
+    part = Reading(
+        reading.sentences[keep],
+        reading.surfaces[keep],
+        reading.demands[keep],
+        [reading.tokens[i] for i in keep],
+    )
+    beneath = _beneath(model, part, merged)
+    after = cross_validate(beneath.lower, merged, seed)
+    fitted = fit_committee(beneath.lower, merged)
+    compared = beneath.compared
+    said = beneath.before[compared], after[compared]
+    measured, better, verdict = compare(model, said, merged.take(compared), seed, beneath.without)
+    new = with_layer(model, fitted, OWN, frozenset(beneath.left_out))
+    named = new.name_topics(part.sentences, [texts[i].text for i in keep]).get("domain")
     # What happened is counted by requests, and not by texts: copies are requests too.
     of = copies.text[copies.text >= 0]
     material = Material(
-        sentences[of],
+        part.sentences[of],
         after[of],
         labels.take(np.flatnonzero(copies.text >= 0)),
         [named[i] for i in of] if named else [],
     )
-    limit = f"{MEANING}and p_frontier_ok refer to the rows of {called}."
     with whole(out) as half:
         _write(base, half, new, material)
-        made = msgspec.structs.replace(
-            manifest,
-            name=called,
-            version=manifest.version + 1,
-            created=today(),
-            files=describe(half),
-            rows={k: v for k, v in manifest.rows.items() if not k.startswith("own/")} | rows_by,
-            metrics=measured,
-            seed=seed,
-            limits=[*(each for each in manifest.limits if not each.startswith(MEANING)), limit],
-        )
+        called = name or f"{manifest.name}-refit"
+        made = _manifest(manifest, half, called, len(keep), measured, seed)
         write_manifest(half, made)
     return RefitReport(
         name=f"{made.name}/{made.version}",
@@ -152,10 +136,61 @@ def run(
         better=better,
         verdict=verdict,
         metrics=measured,
-        left_out=left_out,
+        left_out=beneath.left_out,
         merged=len(of) - len(keep),
         passed_over=copies.passed_over,
         compared=len(compared),
+    )
+
+
+class _Beneath(msgspec.Struct, frozen=True):
+    """What the base says of the rows. `lower`: by the layers that the new one stands on, of which
+    `left_out` are none, for they knew rows; `before` [n, 2]: by the base as it is, or `without`
+    some layers; `compared`: the rows on which that can be held against the new one."""
+
+    lower: Views
+    before: Floats
+    left_out: list[str]
+    without: list[str]
+    compared: NDArray[np.intp]
+
+
+def _beneath(model: HeadModel, part: Reading, labels: Labels) -> _Beneath:
+    shown = part.sentences, part.surfaces, part.demands
+    known = {name: remembered(c, part.sentences) for name, c in model.committees.items()}
+    left_out = [name for name, rows in known.items() if rows.mean() >= KNOWN]
+    # What a layer was fitted to says nothing of how it does elsewhere.
+    seen = np.zeros(len(part.tokens), dtype=np.bool_)
+    for name in left_out:
+        seen |= known[name]
+    compared, without = np.flatnonzero(~seen), list[str]()
+    if len(_paired(labels, compared)) < LEAST:
+        compared, without = np.arange(len(seen)), left_out
+    return _Beneath(
+        lower=model.views(*shown, frozenset({OWN, *left_out})),
+        before=model.views(*shown, frozenset(without)).below,
+        left_out=left_out,
+        without=without,
+        compared=compared,
+    )
+
+
+def _manifest(
+    base: Manifest, out: Path, name: str, rows: int, measured: Figures, seed: int
+) -> Manifest:
+    """Of the artefact in `out`: that of the base, for other rows."""
+    meaning = f"{MEANING}and p_frontier_ok refer to the rows of {name}."
+    kept = {source: n for source, n in base.rows.items() if not source.startswith("own/")}
+    return msgspec.structs.replace(
+        base,
+        name=name,
+        version=base.version + 1,
+        created=today(),
+        files=describe(out),
+        rows={**kept, f"own/{name}": rows},
+        metrics=measured,
+        seed=seed,
+        limits=[*(each for each in base.limits if not each.startswith(MEANING)), meaning],
     )
 
 
@@ -247,7 +282,7 @@ def compare(
     labels: Labels,
     seed: int,
     without: Sequence[str] = (),
-) -> tuple[dict[str, float | list[float]], bool, str]:
+) -> tuple[Figures, bool, str]:
     """Figures of the two predictions [n, 2] (logit, gain), before and after, on the same rows.
     `without`: layers that had no part in the first. A better level alone makes no better router,
     so a fall in Brier score counts where one probability for all rows would not do as well."""
@@ -261,7 +296,7 @@ def compare(
     constant = (local.mean() - local) ** 2
     fall_ci = _mean_ci(squares[0] - squares[1], seed)
     beyond_ci = _mean_ci(constant - squares[1], seed)
-    found: dict[str, float | list[float]] = {
+    found: Figures = {
         "brier_before": float(squares[0].mean()),
         "brier_after": float(squares[1].mean()),
         "brier_of_mean": float(constant.mean()),
@@ -294,7 +329,7 @@ def _mean_ci(values: Floats, seed: int) -> list[float]:
     return metrics.bootstrap(lambda i: float(values[i].mean()), len(values), seed, ROUNDS)
 
 
-def _verdict(word: str, found: dict[str, float | list[float]], gain_ci: list[float]) -> str:
+def _verdict(word: str, found: Figures, gain_ci: list[float]) -> str:
     brier = (
         f"Brier score {found['brier_before']:.3f} before, {found['brier_after']:.3f} after, "
         f"{found['brier_of_mean']:.3f} by one probability for all"

@@ -34,11 +34,10 @@ from routers.onnx.render import render
 from routers.refit.cards import Floats, fit_card
 from routers.refit.files import CARD, copy_files, describe, limit_of, require_apart, today, whole
 from routers.refit.model_rows import ModelRows
-from routers.refit.run import FOLDS, LEAST, ROUNDS, by_text, column, remembered, rounded
+from routers.refit.run import FOLDS, LEAST, ROUNDS, Figures, by_text, column, remembered, rounded
 
 # Of a model of which nobody knows more than its tier, in logits.
 ANY = 1.0
-Figures = dict[str, float | list[float]]
 
 
 class CardOrder(msgspec.Struct, frozen=True, kw_only=True):
