@@ -57,12 +57,14 @@ class TextModels:
     def describe(self) -> dict[str, object]:
         """Facts for `/readyz`: which models there are, and the files of those whose last look
         failed."""
+        # A copy, for a thread may be looking just now.
+        broken = dict(self._broken)
         return {
             "language": self._language is not None,
             "data_classes": self._classes is not None,
             "failures": self._failures,
-            "failing": sorted(self._broken),
-            "last_error": "; ".join(f"{file}: {why}" for file, why in self._broken.items()) or None,
+            "failing": sorted(broken),
+            "last_error": "; ".join(f"{file}: {why}" for file, why in broken.items()) or None,
         }
 
     def _failed(self, what: str, exc: Exception) -> None:
