@@ -128,6 +128,13 @@ async def refit(context: Context, name: Name) -> Refit:
     return await _learning(context).refits.get(check_name(name))
 
 
+@delete("/refits/{name:str}", status_code=200, summary="Delete a refit and its files")
+async def delete_refit(context: Context, name: Name) -> Refit:
+    """One that has ended and is not active. Its artefact holds a vector of each text that it was
+    fitted to, which outlives the deletion of the labels. Answers what it was."""
+    return await _learning(context).refits.delete(check_name(name), ACTOR)
+
+
 @post(
     "/refits",
     status_code=202,
@@ -177,7 +184,7 @@ async def act(context: Context, action: Name) -> ActiveRouter:
     return await activation.activate(check_name(name), ACTOR)
 
 
-HANDLERS = (state, labels, delete_labels, refits, refit, propose, act)
+HANDLERS = (state, labels, delete_labels, refits, refit, delete_refit, propose, act)
 
 
 def _learning(context: AdminContext) -> Learning:

@@ -50,7 +50,13 @@ def labels(args: argparse.Namespace) -> int:
 
 
 def refits(args: argparse.Namespace) -> int:
+    if args.delete and args.name is None:
+        raise CliError("--delete: say which refit, by its NAME", USAGE)
     with connect(args) as admin:
+        if args.delete:
+            gone = admin.request("DELETE", f"/refits/{part(args.name)}").json()
+            print_json(gone) if args.json else print(f"{gone['name']} is deleted")
+            return OK
         if args.name is not None:
             return _show(args, admin.get(f"/refits/{part(args.name)}"))
         page = admin.get("/refits", {"limit": 100})

@@ -301,8 +301,11 @@ def _learning(group: _Commands) -> None:
     )
     _filters(labels, "org")
     _remote(labels)
-    refits = _command(group, "refits", "learning:refits", "list proposed refits, or show one")
+    refits = _command(
+        group, "refits", "learning:refits", "list proposed refits, show or delete one"
+    )
     refits.add_argument("name", nargs="?", metavar="NAME")
+    refits.add_argument("--delete", action="store_true", help="delete NAME and its files")
     _remote(refits)
     propose = _command(
         group, "propose", "learning:propose", "refit the active router, without activating it"

@@ -125,7 +125,7 @@ class Activation:
 
         def change(connection: sa.Connection) -> int:
             if wanted:
-                _require_done(connection, wanted)
+                _require_done(connection, wanted, lock=True)
             line = _last(connection)
             if line.name != wanted:
                 return self._write(connection, "router.activate", actor, line, (wanted, line.id))
@@ -154,10 +154,17 @@ class Activation:
 
         _, before = await self._database.read(target)
         if before.name:
-            await self._check(before.name)
+            try:
+                await self._check(before.name)
+            except UnknownRefit as exc:
+                raise RefitNotReady(
+                    f"{before.name!r}, which was active before, is deleted: activate another one"
+                ) from exc
 
         def change(connection: sa.Connection) -> int:
             line, before = target(connection)
+            if before.name:
+                _require_done(connection, before.name, lock=True)
             to = (before.name, before.before)
             return self._write(connection, "router.rollback", actor, line, to)
 
@@ -240,6 +247,12 @@ class Activation:
         return self._loaders.artefact(self._folder / name), cards
 
 
+def require_inactive(connection: sa.Connection, name: str) -> None:
+    """Raises RefitNotReady for the refit that scores, or is to."""
+    if _last(connection).name == name:
+        raise RefitNotReady(f"refit {name!r} is active: activate another one first")
+
+
 def _last(connection: sa.Connection) -> _Line:
     query = sa.select(activations).order_by(activations.c.id.desc()).limit(1)
     row = connection.execute(query).one_or_none()
@@ -252,8 +265,11 @@ def _line(connection: sa.Connection, id: int) -> _Line:
     return _BEGINNING if row is None else _Line(row.id, row.name, row.before, row.at)
 
 
-def _require_done(connection: sa.Connection, name: str) -> None:
+def _require_done(connection: sa.Connection, name: str, lock: bool = False) -> None:
+    """With `lock`, nobody deletes it until the transaction ends."""
     query = sa.select(refits.c.state, refits.c.error).where(refits.c.name == name)
+    if lock:
+        query = query.with_for_update()
     row = connection.execute(query).one_or_none()
     if row is None:
         raise UnknownRefit(name)

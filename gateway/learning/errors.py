@@ -5,7 +5,8 @@ LearningError
 |-- UnknownRefit       no refit of this name (404)
 |-- RefitBusy          another refit is running (409)
 |-- RefitTaken         the name is in use (409)
-|-- RefitNotReady      it runs still, failed, or its artefact cannot be used (409)
+|-- RefitNotReady      it runs still, failed, its artefact cannot be used, or it is active and to
+|                      be deleted (409)
 |-- NothingToRollBack  no other artefact was active before (409)
 |-- NoBase             the active router is no artefact that could be refitted (409)
 `-- BadRows            rows that cannot be learnt from (422)

@@ -20,8 +20,14 @@ import sqlalchemy as sa
 
 from gateway.changes import Change, write_change
 from gateway.learning import repository
-from gateway.learning.activation import CONFIGURED
-from gateway.learning.errors import BadRows, RefitBusy, RefitTaken, UnknownRefit
+from gateway.learning.activation import CONFIGURED, require_inactive
+from gateway.learning.errors import (
+    BadRows,
+    RefitBusy,
+    RefitNotReady,
+    RefitTaken,
+    UnknownRefit,
+)
 from gateway.learning.schema import refits
 from gateway.learning.types import Label, encode_line, merge
 from gateway.records import Database, RecordsError
@@ -166,6 +172,41 @@ class Refits:
         found, following = await self._database.read(_page, limit, cursor)
         return [self._seen(refit) for refit in found], following
 
+    async def delete(self, name: str, actor: str) -> Refit:
+        """Remove a refit that has ended and is not active, with its files. Raises UnknownRefit,
+        RefitNotReady, RecordsError."""
+        await self._database.read(self._require_deletable, name, False)
+        folder, aside = self._folder / name, self._folder / f".{name}.deleted"
+
+        def change(connection: sa.Connection) -> Refit:
+            refit = self._require_deletable(connection, name, True)
+            connection.execute(refits.delete().where(refits.c.name == name))
+            gone = Change(self._clock(), actor, "router.delete", name, refit.state, "")
+            write_change(connection, _TOPIC, gone)
+            return refit
+
+        # Out of the way first: while its line is there, nobody can have it half.
+        try:
+            await asyncio.to_thread(_move, folder, aside)
+            try:
+                refit = await self._database.write(change)
+            except Exception:
+                await asyncio.to_thread(_move, aside, folder)
+                raise
+            await asyncio.to_thread(_remove, aside)
+        except OSError as exc:
+            raise RefitNotReady(f"the files of {name!r} cannot be removed: {exc}") from exc
+        return refit
+
+    def _require_deletable(self, connection: sa.Connection, name: str, lock: bool) -> Refit:
+        found = _read(connection, name, lock)
+        if found is None:
+            raise UnknownRefit(name)
+        if self._seen(found).state == "running":
+            raise RefitNotReady(f"refit {name!r} is running")
+        require_inactive(connection, name)
+        return found
+
     async def aclose(self) -> None:
         """A refit that is running is given up, and says so."""
         task, self._task = self._task, None
@@ -291,6 +332,19 @@ def _clear(folder: Path, out: Path) -> None:
     shutil.rmtree(out, ignore_errors=True)
 
 
+def _move(path: Path, to: Path) -> None:
+    """Where there is something to move. Blocking. Raises OSError."""
+    if path.exists():
+        _remove(to)
+        path.rename(to)
+
+
+def _remove(path: Path) -> None:
+    """Blocking. Raises OSError."""
+    if path.exists():
+        shutil.rmtree(path)
+
+
 def _begin(connection: sa.Connection, refit: Refit) -> None:
     # Whoever has the turn knows that no other refit is running any more.
     connection.execute(
@@ -325,8 +379,12 @@ def _finish(connection: sa.Connection, name: str, answer: _Answer) -> None:
 _STORED = ("name", "state", "created", "author", "source", "base", "rows", "error")
 
 
-def _read(connection: sa.Connection, name: str) -> Refit | None:
-    row = connection.execute(sa.select(refits).where(refits.c.name == name)).one_or_none()
+def _read(connection: sa.Connection, name: str, lock: bool = False) -> Refit | None:
+    """With `lock`, nobody activates it until the transaction ends."""
+    query = sa.select(refits).where(refits.c.name == name)
+    if lock:
+        query = query.with_for_update()
+    row = connection.execute(query).one_or_none()
     return None if row is None else _refit(row)
 
 

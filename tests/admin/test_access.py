@@ -40,6 +40,7 @@ PATHS = [
     ("GET", "/refits"),
     ("POST", "/refits"),
     ("GET", "/refits/name"),
+    ("DELETE", "/refits/name"),
     ("POST", "/refits/name:activate"),
 ]
 

@@ -162,6 +162,30 @@ def test_what_cannot_be_used_is_not_activated(learn: Start) -> None:
     assert learner.admin("POST", f"/refits/{CONFIGURED}:activate").status_code == 200
 
 
+def test_the_active_refit_is_not_deleted_and_no_rollback_goes_to_a_deleted_one(
+    learn: Start,
+) -> None:
+    learner = learn()
+    folders = {name: finished(learner, name) for name in ("first", "second")}
+    for name in folders:
+        assert learner.admin("POST", f"/refits/{name}:activate").status_code == 200
+    kept = learner.admin("DELETE", "/refits/second")
+    assert kept.status_code == 409
+    assert "is active: activate another one first" in kept.json()["detail"]
+    assert folders["second"].is_dir()
+    gone = learner.admin("DELETE", "/refits/first")
+    assert (gone.status_code, gone.json()["name"]) == (200, "first")
+    assert not folders["first"].exists()
+    assert learner.admin("DELETE", "/refits/first").status_code == 404
+    assert learner.admin("POST", "/refits/first:activate").status_code == 404
+    back = learner.admin("POST", "/refits/second:rollback")
+    assert back.status_code == 409
+    assert "'first', which was active before, is deleted" in back.json()["detail"]
+    assert learner.admin("POST", f"/refits/{CONFIGURED}:activate").status_code == 200
+    assert learner.admin("DELETE", "/refits/second").status_code == 200
+    assert active(learner)["name"] == CONFIGURED
+
+
 def test_a_heuristic_router_cannot_be_refitted(learn: Start) -> None:
     learner = learn()
     row = b'{"prompt": "x", "local_ok": 1, "frontier_ok": 0}\n'
@@ -178,15 +202,23 @@ def test_a_heuristic_router_cannot_be_refitted(learn: Start) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("refits",), ("refits", "mine"), ("activate", "mine"), ("rollback",)]
+    "words",
+    [
+        ("refits",),
+        ("refits", "mine"),
+        ("activate", "mine"),
+        ("rollback",),
+        ("refits", "mine", "--delete"),
+    ],
 )
 def test_the_commands_speak_to_the_gateway(
     command: Learner, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     from gateway.cli import main
 
-    if words == ("rollback",):
-        command.admin("POST", "/refits/mine:activate")
+    if command.admin("GET", "/refits/mine").status_code == 404:
+        finished(command, "mine")
+    command.admin("POST", f"/refits/{'mine' if words == ('rollback',) else CONFIGURED}:activate")
     remote = ["--url", command.gateway.url, "--token", command.gateway.admin_token]
     code = main(["router", *words, *remote])
     told = capsys.readouterr()
@@ -199,12 +231,11 @@ def test_the_commands_speak_to_the_gateway(
         ],
         ("activate", "mine"): ["mine is active"],
         ("rollback",): ["configured is active"],
+        ("refits", "mine", "--delete"): ["mine is deleted"],
     }
     assert all(said in told.out for said in expected[words]), told.out
 
 
 @pytest.fixture(scope="module")
 def command(learn: Start) -> Learner:
-    learner = learn()
-    finished(learner, "mine")
-    return learner
+    return learn()

@@ -10,11 +10,19 @@ from pathlib import Path
 
 import pytest
 
+from gateway.changes import list_changes
 from gateway.learning import repository
-from gateway.learning.errors import BadRows, NoBase, RefitBusy, RefitTaken, UnknownRefit
+from gateway.learning.errors import (
+    BadRows,
+    NoBase,
+    RefitBusy,
+    RefitNotReady,
+    RefitTaken,
+    UnknownRefit,
+)
 from gateway.learning.refits import TIME_LIMIT_S, Proposal, Refit, Refits
 from gateway.learning.types import Label, conversation_of
-from gateway.records import Database
+from gateway.records import Database, RecordsError
 from gateway.store import Store
 from gateway.store.lock import Lock
 
@@ -101,6 +109,55 @@ async def test_an_uploaded_refit_ends_with_an_artefact_and_a_report(
     assert ([refit.name for refit in rest], end) == (["mine"], None)
     with pytest.raises(UnknownRefit):
         await refits.get("nope")
+
+
+async def test_a_deleted_refit_leaves_neither_files_nor_its_name(
+    make: Make, tmp_path: Path, database: Database
+) -> None:
+    refits = make()
+    for name in ("mine", "other"):
+        await refits.propose(Proposal("admin", name, upload=ROW))
+        await ended(refits, name)
+    gone = await refits.delete("mine", "admin")
+    assert (gone.name, gone.state) == ("mine", "done")
+    with pytest.raises(UnknownRefit):
+        await refits.get("mine")
+    with pytest.raises(UnknownRefit):
+        await refits.delete("mine", "admin")
+    assert [path.name for path in (tmp_path / "artefacts").iterdir()] == ["other"]
+    [change] = await database.read(list_changes, None, 1)
+    assert (change.action, change.target) == ("router.delete", "mine")
+    await refits.propose(Proposal("admin", "mine", upload=ROW))
+    assert (await ended(refits, "mine")).state == "done"
+
+
+async def test_what_runs_is_not_deleted_and_what_failed_is(make: Make) -> None:
+    refits = make(HANGS)
+    await refits.propose(Proposal("admin", "slow", upload=ROW))
+    with pytest.raises(RefitNotReady, match="is running"):
+        await refits.delete("slow", "admin")
+    await refits.aclose()
+    assert (await ended(refits, "slow")).state == "failed"
+    assert (await refits.delete("slow", "admin")).state == "failed"
+
+
+async def test_a_refit_whose_deletion_is_not_recorded_stays_whole(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: Database
+) -> None:
+    refits = make()
+    await refits.propose(Proposal("admin", "mine", upload=ROW))
+    await ended(refits, "mine")
+
+    async def refuse(*_: object) -> None:
+        raise RecordsError("no disk is left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(database, "write", refuse)
+        with pytest.raises(RecordsError):
+            await refits.delete("mine", "admin")
+    assert (await refits.get("mine")).state == "done"
+    assert [path.name for path in (tmp_path / "artefacts").iterdir()] == ["mine"]
+    assert (tmp_path / "artefacts" / "mine" / "manifest.json").is_file()
 
 
 async def test_collected_labels_are_what_is_refitted(make: Make, database: Database) -> None:
