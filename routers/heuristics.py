@@ -10,6 +10,7 @@ import math
 import re
 import time
 from collections.abc import Callable
+from operator import itemgetter
 
 from routers.onnx.render import Rendered, render
 from routers.types import Query, Score
@@ -79,7 +80,8 @@ _HARD = (
     "determin",
 )
 # All of them have five letters or more, and few words begin like one of them.
-_HARD_BEGINS = frozenset(word[:5] for word in _HARD)
+_BEGINNING = itemgetter(slice(5))
+_HARD_BEGINS = frozenset(map(_BEGINNING, _HARD))
 _NUMBER = re.compile(r"[0-9][0-9,.]*")
 _SENTENCE = re.compile(r"[.!?](?:\s|$)")
 _LATEX = re.compile(r"\\[a-z]+|\$")
@@ -123,7 +125,9 @@ def surface(rendered: Rendered) -> tuple[float, ...]:
         operators += sum(map(text.count, _RARE_OPERATORS))
         beyond = len(_NON_ASCII.findall(text))
     lines = text.count("\n")
-    hard = [w for w in words if w[:5] in _HARD_BEGINS and w.startswith(_HARD)]
+    hard = 0
+    if not _HARD_BEGINS.isdisjoint(map(_BEGINNING, words)):
+        hard = sum(w.startswith(_HARD) for w in words)
     return (
         math.log1p(rendered.chars),
         math.log1p(len(words)),
@@ -135,7 +139,7 @@ def surface(rendered: Rendered) -> tuple[float, ...]:
         min(3.0, text.count("?")),
         1.0 if lines and len(_CHOICE.findall(text)) > 1 else 0.0,
         beyond / size * 10,
-        math.log1p(len(hard)),
+        math.log1p(hard),
         math.log1p(len(_NUMBER.findall(text)) if digits else 0),
         math.log1p(len(_SENTENCE.findall(text))),
         math.log1p(sum(map(_CONNECTIVES.__contains__, words))),

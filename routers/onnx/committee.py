@@ -9,6 +9,7 @@ Texts unlike every row of the memory are left to the heads beneath.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +81,9 @@ class Committee:
         self._shapes = numpy.ascontiguousarray(2 * width * a["shapes"].T)
         self._squares = width * (a["shapes"] ** 2).sum(axis=1)
         self._width = width
+        columns = a["memory"].shape[1]
+        gate = a["gate"]
+        self._gate = gate[:columns], gate[columns:-1], float(gate[-1])
         self._low, high = a["familiar"].tolist()
         self._range = max(high - self._low, 1e-6)
 
@@ -101,7 +105,7 @@ class Committee:
     def predict(self, views: Views) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """[n, 2]: the logit of p_local_ok and the gain; and [n]: how far the memory spoke, 0..1."""
         xp, a = self._np, self._a
-        home = at_home(views, a["gate"])
+        home = self._at_home(views)
         if views.away is not None and float(home.max()) < ELSEWHERE:
             # Most requests of a chat: what the memory would say of them has no weight.
             return beneath(views, home).astype(xp.float32, copy=False), xp.zeros_like(home)
@@ -116,6 +120,15 @@ class Committee:
         own = line[:, 0] + line[:, 1] * total
         mixed = share[:, None] * own + (1 - share[:, None]) * beneath(views, home)
         return mixed.astype(xp.float32, copy=False), share
+
+    def _at_home(self, views: Views) -> NDArray[np.float32]:
+        """[n], 0..1: how far a text is of the kind that the rows are, from 0 at a probability of
+        ASIDE to 1 at certainty."""
+        xp, (of_sentences, of_shapes, constant) = self._np, self._gate
+        logits = (views.sentences @ of_sentences + views.surfaces @ of_shapes).tolist()
+        found = [max(0.0, logistic(logit + constant) - ASIDE) / (1 - ASIDE) for logit in logits]
+        home: NDArray[np.float32] = xp.array(found, dtype=xp.float32)
+        return home
 
     def _members(self, views: Views, cosines: Floats) -> NDArray[np.float32]:
         """[n, 2, members], in the order of MEMBERS."""
@@ -164,36 +177,17 @@ class Committee:
             raise ValueError("spread must be above 0")
 
 
-def at_home(views: Views, gate: Floats) -> NDArray[np.float32]:
-    """[n], 0..1: how far a text is of the kind that the rows are, from 0 at a probability of ASIDE
-    to 1 at certainty."""
-    import numpy
-
-    width = views.sentences.shape[1]
-    logit = views.sentences @ gate[:width]
-    logit += views.surfaces @ gate[width:-1]
-    logit += gate[-1]
-    home = logistic(logit)
-    home -= numpy.float32(ASIDE)
-    home *= numpy.float32(1 / (1 - ASIDE))
-    found: NDArray[np.float32] = numpy.maximum(home, 0.0, out=home)
-    return found
-
-
-def logistic(logit: Floats) -> NDArray[np.float32]:
+def logistic(logit: float) -> float:
     """1 / (1 + exp(-logit)), by a function that no logit overflows."""
-    import numpy
-
-    found: NDArray[np.float32] = numpy.tanh(logit * numpy.float32(0.5))
-    found *= numpy.float32(0.5)
-    found += numpy.float32(0.5)
-    return found
+    return 0.5 + 0.5 * math.tanh(0.5 * logit)
 
 
 def beneath(views: Views, home: Floats) -> Floats:
     """[n, 2]: what the heads beneath say, for texts so far at home."""
     if views.away is None:
         return views.below
+    if not home.any():
+        return views.away
     return home[:, None] * views.below + (1 - home[:, None]) * views.away
 
 

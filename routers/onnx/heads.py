@@ -13,7 +13,6 @@ operator's labels say themselves what it was worth.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,7 +72,7 @@ class Linear:
         import numpy
 
         self._np = numpy
-        self._scales, self._keep = heads.scales, numpy.float32(heads.keep)
+        self._scales, self._keep = heads.scales, heads.keep
         self._a = {name: numpy.asarray(arrays[name], numpy.float32) for name in LINEAR}
         a = self._a
         width = a["topics"].shape[-1] if a["topics"].ndim == 2 else -1
@@ -148,12 +147,15 @@ class Linear:
         below += product[:, many:]
         below += shapes @ self._of_shapes
         below += self._a["bias"]
-        p = logistic(below)
-        local, recovery = p[:, ::2], p[:, 1::2]
-        # The logits of p_local_ok stay, the gains take the place of the others:
-        # local * keep + (1 - local) * recovery - local.
-        below[:, 1::2] = local * (self._keep - 1 - recovery) + recovery
-        return Views(sentences, shapes, topics, below[:, :2], below[:, 2:])
+        # For the one row that is usual, plain numbers are quicker than a dozen calls on arrays.
+        said = self._np.array(
+            [
+                (here, _gain(here, more, self._keep), away, _gain(away, more_away, self._keep))
+                for here, more, away, more_away in below.tolist()
+            ],
+            dtype=self._np.float32,
+        ).reshape(-1, 4)
+        return Views(sentences, shapes, topics, said[:, :2], said[:, 2:])
 
 
 class HeadModel:
@@ -221,7 +223,8 @@ class HeadModel:
         """For each topic head the label of each text, None where it is unsure."""
         return {
             name: [
-                head.best(row, self.heads.topics[name]) for row in head.predict(sentences, texts)
+                label if p >= self.heads.topics[name] else None
+                for label, p in head.surest(sentences, texts)
             ]
             for name, head in self.topics.items()
         }
@@ -231,7 +234,6 @@ class HeadModel:
     ) -> NDArray[np.float32]:
         """[n, 2]. The gain is kept exactly, since it decides: where p_local_ok + gain would leave
         [EDGE, 1 - EDGE], p_local_ok gives way."""
-        # For the one row that is usual, plain numbers are quicker than a dozen calls on arrays.
         both = [
             _probabilities(said, more)
             for said, more in zip(logit.tolist(), gain.tolist(), strict=True)
@@ -253,9 +255,15 @@ def _asked(views: Views, demand: NDArray[np.float32]) -> Views:
     return msgspec.structs.replace(views, below=views.below + change, away=away)
 
 
+def _gain(local: float, recovery: float, keep: float) -> float:
+    """From the logits of both heads: how much more often the frontier model is right."""
+    p = logistic(local)
+    return p * keep + (1 - p) * logistic(recovery) - p
+
+
 def _probabilities(logit: float, gain: float) -> tuple[float, float]:
     gain = min(max(gain, -0.9), 0.9)
-    local = 0.5 + 0.5 * math.tanh(0.5 * logit)
+    local = logistic(logit)
     local = max(local, EDGE, EDGE - gain)
     local = min(local, 1 - EDGE, 1 - EDGE - gain)
     return local, local + gain

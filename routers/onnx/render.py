@@ -38,9 +38,7 @@ PROMPT = 2000
 PER_HARD_WORD, PER_TOOL = 0.3, 0.25
 MAX_DEMAND = 1.0
 
-_SPACES = re.compile(r"[ \t\f\v\u00a0]+")
-_LOOSE = ("  ", "\t", "\u00a0", "\f", "\v")
-_BREAKS = re.compile(r" ?(?:\r\n?|\n) ?(?:[\r\n] ?)*")
+_SPACES = ("\t", "\u00a0", "\f", "\v")
 _GREETING = re.compile(
     r"(?:(?:hi|hello|hey|dear|good (?:morning|afternoon|evening)|okay|ok|great|perfect|cool|nice|"
     r"thanks|thank you)(?:(?: so| very)? much| there| again| (?!world\b)[^\W\d_]{2,12})?[.!,]+\s*"
@@ -107,11 +105,14 @@ def cut(text: str, budget: int) -> str:
 def tidy(text: str) -> str:
     """White space collapsed, ends stripped; a long text is cut to its head and tail first."""
     rough = text if len(text) <= 2 * ROUGH else f"{text[:ROUGH]}\n{text[-ROUGH:]}"
-    # Looking costs a tenth of substituting, and most texts are tidy already.
-    if any(sign in rough for sign in _LOOSE):
-        rough = _SPACES.sub(" ", rough)
+    for space in _SPACES:
+        rough = rough.replace(space, " ")
+    # Each turn halves the longest run.
+    while "  " in rough:
+        rough = rough.replace("  ", " ")
     if "\n" in rough or "\r" in rough:
-        rough = _BREAKS.sub("\n", rough)
+        lines = rough.replace("\r", "\n").split("\n")
+        rough = "\n".join(filter(None, [line.strip(" ") for line in lines]))
     return rough.strip()
 
 

@@ -70,9 +70,11 @@ class Spelling:
 
     def mend(self, word: str) -> str | None:
         """The word of the vocabulary that `word`, which is not in it, was meant to be; None where
-        there is none. `word`: letters and digits of ASCII, in lower case."""
+        there is none. `word`: in lower case; only one of ASCII's letters is mended."""
         size = len(word)
-        if not SHORTEST <= size <= LONGEST or not word.isalpha() or word_key(word) in self._known:
+        if not SHORTEST <= size <= LONGEST or not word.isalpha() or not word.isascii():
+            return None
+        if word_key(word) in self._known:
             return None
         short, near = size <= SWAPPED_ONLY, self._near
         found = [] if short else near.get(word, "").split()

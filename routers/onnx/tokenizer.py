@@ -12,8 +12,10 @@ from routers.onnx.manifest import ArtefactError, RuntimeMissingError
 from routers.onnx.wordpiece import WordPiece, wordpiece_of
 
 # What the quick way must give the same ids for before it is taken.
-_PROBE = (
-    "Isn't it \u201codd\u201d that unbelievability's 7.5% of [x]?\tAsk\n3 electroencephalographers"
+_PROBES = (
+    "Isn't it \u201codd\u201d that unbelievability's 7.5% of [x]?\tAsk\n3 electroencephalographers",
+    "Na\u00efve \u4f60\u597d\u3002 \u041f\u0440\u0438\u0432\u0435\u0442, \u039f\u03a3 \ud55c "
+    "\u304c a\u2192b",
 )
 
 
@@ -50,7 +52,7 @@ def load_tokenizer(path: Path, max_tokens: int, known: Iterable[int] | None = No
     inner.enable_truncation(max_length=max_tokens)
     inner.no_padding()
     quick = wordpiece_of(msgspec.json.decode(path.read_bytes()), max_tokens)
-    if quick is not None and quick.encode(_PROBE) != inner.encode(_PROBE).ids:
+    if quick is not None and any(quick.encode(text) != inner.encode(text).ids for text in _PROBES):
         quick = None
     if quick is not None and known is not None:
         quick.mend(known)

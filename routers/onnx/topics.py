@@ -8,6 +8,7 @@ microseconds. Only terms that were learnt count, so a new one never borrows anot
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -52,12 +53,6 @@ class LinearHead:
             raise ValueError("each label needs a field, and each field one of the labels")
         self._member = numpy.eye(len(labels), dtype=numpy.float32)[self.groups]
         self._columns = numpy.ascontiguousarray(self.weights.T)
-
-    def predict(self, features: Floats) -> NDArray[np.float32]:
-        """[n, labels]: probabilities, from [n, features]."""
-        found = self.odds(features)
-        found /= found.sum(axis=1, keepdims=True)
-        return found
 
     def odds(self, features: Floats) -> NDArray[np.float32]:
         """[n, labels]: what is proportional to them, and above 0."""
@@ -128,7 +123,7 @@ class TopicHead:
             raise ValueError(f"temperature must be above 0, not {temperature}")
         self.linear, self.words = linear, words
         self.share, self.temperature = share, temperature
-        self._share, self._temperature = numpy.float32(share), numpy.float32(temperature)
+        self._share = numpy.float32(share)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -139,15 +134,16 @@ class TopicHead:
         """The sentence vectors' dimensions."""
         return int(self.linear.weights.shape[1])
 
-    def predict(self, sentences: Floats, texts: Sequence[str]) -> NDArray[np.float32]:
-        """[n, labels]: calibrated probabilities. Sentences [n, width], texts n."""
-        xp = self._np
-        found = self.logits(sentences, texts)
-        found -= xp.maximum.reduce(found, axis=1, keepdims=True)
-        found /= self._temperature
-        xp.exp(found, out=found)
-        found /= xp.add.reduce(found, axis=1, keepdims=True)
-        return found
+    def surest(self, sentences: Floats, texts: Sequence[str]) -> list[tuple[str, float]]:
+        """The likeliest label of each text with its calibrated probability. Sentences [n, width],
+        texts n."""
+        return [self._surest(row) for row in self.logits(sentences, texts).tolist()]
+
+    def _surest(self, logits: Sequence[float]) -> tuple[str, float]:
+        # Few enough for plain numbers to be quicker than arrays.
+        best = max(logits)
+        total = sum(math.exp((logit - best) / self.temperature) for logit in logits)
+        return self.labels[logits.index(best)], 1.0 / total
 
     def logits(self, sentences: Floats, texts: Sequence[str]) -> NDArray[np.float32]:
         """[n, labels], before the temperature, but for a constant of each row."""
@@ -157,11 +153,6 @@ class TopicHead:
         if self.words is not None:
             found += self.words.scores(texts) * self._share
         return found
-
-    def best(self, probabilities: Floats, floor: float) -> str | None:
-        """The likeliest label of one row [labels], or None where it is below `floor`."""
-        index = int(probabilities.argmax())
-        return self.labels[index] if float(probabilities[index]) >= floor else None
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What `from_arrays` takes: plain arrays, small enough to ship (float16)."""
@@ -197,10 +188,10 @@ def term_ids(text: str) -> list[int]:
     """The hashes (32 bits) of the distinct words and pairs of neighbours, sorted. Only Latin
     letters count; the text is cut, as for the encoder, so the work is bounded."""
     words = _words(text)
-    hashes = [zlib.crc32(word) for word in words]
+    hashes = list(map(zlib.crc32, words))
     # The second word hashed on from the first, whose hash is changed by a bit: otherwise a pair
     # would be the word that the two make when written together.
-    pairs = [zlib.crc32(word, before ^ 1) for before, word in zip(hashes, words[1:], strict=False)]
+    pairs = map(zlib.crc32, words[1:], [before ^ 1 for before in hashes])
     return sorted({*hashes, *pairs})
 
 

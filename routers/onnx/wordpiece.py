@@ -1,10 +1,11 @@
 """WordPiece for plain text, several times as fast as the library's tokenizer.
 
 The library follows every character through normalisation so that it can say where a token came
-from; a router asks for ids only. Text of ASCII and a few typographic signs, which is most of what
-is written in English, needs no normalisation but lower case, and its words are looked up in a dict.
-Any other text is the library's. The algorithm is that of BERT (google-research/bert,
-tokenization.py): longest piece first.
+from, and reads all of a text before it cuts it; a router asks for the first ids only. Text of ASCII
+and a few typographic signs, which is most of what is written in English, needs no normalisation but
+lower case; that of other scripts is made plain first (`routers.onnx.characters`); then words are
+looked up in a dict. Text with rarer characters is the library's. The algorithm is that of BERT
+(google-research/bert, tokenization.py): longest piece first.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from routers.onnx.characters import opened, readable, words
 from routers.onnx.spelling import Spelling
 
 # Without control characters, which the normaliser drops.
@@ -54,7 +56,8 @@ class WordPiece:
             for word, number in self._ids.items()
             if word.startswith("##")
         }
-        self._widest = max(map(len, self._ids))
+        self._reach, self._reach_inside = _reach(self._ids), _reach(self._inner)
+        self._readable, self._words = readable(), words()
         self._spelling: Spelling | None = None
 
     def mend(self, known: Iterable[int]) -> None:
@@ -63,49 +66,65 @@ class WordPiece:
         self._spelling = Spelling(self._ids, known)
 
     def encode(self, text: str) -> list[int] | None:
-        """Ids with the special ones, at most `max_tokens`; None for text that is not plain."""
-        if _PLAIN.fullmatch(text) is None:
-            return None
+        """Ids with the special ones, at most `max_tokens`; None for text that is the library's."""
         if "[" in text and any(token in text for token in self._added):
             return None
-        words = _WORDS.findall(text.lower())[: self._most]
-        ids = [self._ids.get(word, -1) for word in words]
+        if _PLAIN.fullmatch(text) is not None:
+            found = _WORDS.findall(text.lower())
+        elif self._readable.fullmatch(text) is not None:
+            found = self._words.findall(opened(text))
+        else:
+            return None
+        del found[self._most :]
+        ids = [self._ids.get(word, -1) for word in found]
         if -1 in ids:
-            few = ids.count(-1) <= max(FEW, SHARE * len(ids))
-            ids = self._split(words, self._spelling if few else None)
+            ids = self._split(found, ids)
         return [self._begin, *ids[: self._most], self._end]
 
-    def _split(self, words: list[str], spelling: Spelling | None) -> list[int]:
-        found: list[int] = []
-        for word in words:
-            known = self._ids.get(word)
-            if known is None and spelling is not None:
-                known = self._ids.get(spelling.mend(word) or word)
-            if known is not None:
-                found.append(known)
+    def _split(self, found: list[str], ids: list[int]) -> list[int]:
+        """With what unknown words (-1) are, mended or in pieces, in their place."""
+        unknown = [at for at, number in enumerate(ids) if number < 0]
+        mending = self._spelling if len(unknown) <= max(FEW, SHARE * len(ids)) else None
+        whole: list[int] = []
+        after = 0
+        for at in unknown:
+            whole += ids[after:at]
+            if len(whole) >= self._most:
+                return whole
+            after = at + 1
+            meant = mending.mend(found[at]) if mending is not None else None
+            if meant is not None:
+                whole.append(self._ids[meant])
             else:
-                found.extend(self._pieces(word))
-            if len(found) >= self._most:
-                break
-        return found
+                whole += self._pieces(found[at])
+        return whole + ids[after:]
 
     def _pieces(self, word: str) -> list[int]:
         """Of one word; [UNK] alone when a part of it is not in the vocabulary."""
         if len(word) > _LONGEST:
             return [self._unknown]
         found: list[int] = []
-        start, ids = 0, self._ids
+        start, ids, reach = 0, self._ids, self._reach
         while start < len(word):
             # No piece is wider than that: a hundred random letters are not tried a hundred times.
-            for end in range(min(len(word), start + self._widest), start, -1):
+            furthest = min(len(word), start + reach.get(word[start], 0))
+            for end in range(furthest, start, -1):
                 piece = ids.get(word[start:end])
                 if piece is not None:
                     break
             else:
                 return [self._unknown]
             found.append(piece)
-            start, ids = end, self._inner
+            start, ids, reach = end, self._inner, self._reach_inside
         return found
+
+
+def _reach(pieces: Iterable[str]) -> dict[str, int]:
+    """By first character, the length of the longest of them."""
+    found: dict[str, int] = {}
+    for piece in filter(None, pieces):
+        found[piece[0]] = max(found.get(piece[0], 0), len(piece))
+    return found
 
 
 def wordpiece_of(config: Mapping[str, Any], max_tokens: int) -> WordPiece | None:

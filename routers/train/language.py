@@ -20,7 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from routers.onnx.arrays import save_arrays
-from routers.onnx.language import BITS, CHARACTERS, FILE, LanguageModel, blocks_of, buckets_of
+from routers.onnx.language import (
+    BITS,
+    CHARACTERS,
+    ENGLISH,
+    FILE,
+    LanguageModel,
+    blocks_of,
+    buckets_of,
+)
 from routers.onnx.ngrams import letters
 from routers.train import spanish
 from routers.train.data import read_records
@@ -44,6 +52,18 @@ TECHNICAL = (
     ("gsm8k_train", "question", 150),
     ("clinc150", "text", 150),
 )
+
+# What else is English, for the words that tell it at a glance.
+EVERYDAY = (
+    ("mmlu_pro", "question", 2500),
+    ("gsm8k_train", "question", 2500),
+    ("clinc150", "text", 2500),
+    ("banking77", "text", 2500),
+    ("llmrouter", "question", 2500),
+)
+# So many of the commonest words that no other language has more often than English, nor in more
+# than this share of its sentences.
+GLANCES, ELSEWHERE = 1500, 0.04
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -78,6 +98,7 @@ def write(out_dir: Path, data_dir: Path, seed: int = SEED) -> LanguageFigures:
     held = cross_validate(sentences, technical, seed)
     arrays = fit_language([*sentences, *technical])
     arrays["scale"] = _calibrate(held)
+    arrays["english"] = english_words(_prompts(data_dir, EVERYDAY), sentences)
     save_arrays(out_dir / FILE, arrays)
     return _figures(held, arrays["names"].tolist())
 
@@ -85,18 +106,48 @@ def write(out_dir: Path, data_dir: Path, seed: int = SEED) -> LanguageFigures:
 def load(data_dir: Path) -> tuple[list[Sentence], list[Sentence]]:
     """The labelled sentences, and English technical prompts. Raises DataError."""
     sentences = list(read_records(data_dir / "languages.jsonl.gz", Sentence))
-    technical: list[Sentence] = []
-    for name, field, most in TECHNICAL:
+    return sentences, [Sentence("en", text) for text in _prompts(data_dir, TECHNICAL)]
+
+
+def _prompts(data_dir: Path, sources: Sequence[tuple[str, str, int]]) -> list[str]:
+    """English of several sources."""
+    found: list[str] = []
+    for name, field, most in sources:
         rows = read_records(data_dir / f"{name}.jsonl.gz", dict[str, Any])
         # A few prompts of real users are in other languages, which mostly shows.
         texts = [text for row in rows if (text := row[field]).isascii()]
-        kept = random.Random(f"{SEED}/{name}").sample(texts, min(most, len(texts)))
-        technical += [Sentence("en", text) for text in kept]
-    return sentences, technical
+        found += random.Random(f"{SEED}/{name}").sample(texts, min(most, len(texts)))
+    return found
+
+
+def english_words(english: Sequence[str], sentences: Sequence[Sentence]) -> NDArray[np.str_]:
+    """The words that are common in `english` and in no other language's sentences, rising."""
+    often = Counter(word for text in english for word in _words(text))
+    rows = Counter(row.lang for row in sentences)
+    others = Counter(
+        (word, row.lang) for row in sentences if row.lang != ENGLISH for word in _words(row.text)
+    )
+    elsewhere: dict[str, float] = {}
+    for (word, lang), count in others.items():
+        elsewhere[word] = max(elsewhere.get(word, 0.0), count / rows[lang])
+    chosen = [
+        word
+        for word, count in sorted(often.items(), key=lambda each: (-each[1], each[0]))
+        if len(word) > 1
+        and word.isascii()
+        and word.isalpha()
+        and elsewhere.get(word, 0.0) <= min(ELSEWHERE, count / len(english))
+    ]
+    return np.array(sorted(chosen[:GLANCES]), dtype=np.str_)
+
+
+def _words(text: str) -> set[str]:
+    return set(letters(text, CHARACTERS).split())
 
 
 def fit_language(rows: Sequence[Sentence], pieces: int = PIECES) -> Arrays:
-    """The arrays of `LanguageModel`, with the scale of no calibration. Deterministic."""
+    """The arrays of `LanguageModel`, with the scale of no calibration and no words of English.
+    Deterministic."""
     names = sorted({row.lang for row in rows})
     at = {name: i for i, name in enumerate(names)}
     counts = np.zeros((len(names), 1 << BITS))
@@ -110,6 +161,7 @@ def fit_language(rows: Sequence[Sentence], pieces: int = PIECES) -> Arrays:
         "buckets": chosen.astype(np.uint32),
         "weights": np.clip(np.round(weights / STEP), -127, 127).astype(np.int8),
         "blocks": _blocks(rows),
+        "english": np.array([], dtype=np.str_),
         "scale": np.array([STEP, 0.0], dtype=np.float32),
     }
 

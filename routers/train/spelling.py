@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from routers.onnx.arrays import save_arrays
+from routers.onnx.characters import opened
 from routers.onnx.spelling import FILE, LONGEST, SHORTEST, word_key
 
 # In one text alone, a word may be a slip.
@@ -29,7 +30,7 @@ def known_words(texts: Iterable[str], vocabulary: Mapping[str, int]) -> list[str
     counts = Counter(
         word
         for text in sorted(set(texts))
-        for word in set(_WORD.findall(text.lower())) - vocabulary.keys()
+        for word in set(_WORD.findall(opened(text))) - vocabulary.keys()
         if SHORTEST <= len(word) <= LONGEST and word.isalpha()
     )
     return sorted(word for word, count in counts.items() if count >= LEAST_TEXTS)

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+import routers.onnx.characters
 import routers.onnx.encoder
 import routers.onnx.session
 import routers.onnx.spelling
@@ -32,6 +33,7 @@ from routers.types import Query, Turn
 
 CHUNK = 64
 _CODE = (
+    routers.onnx.characters,
     routers.onnx.encoder,
     routers.onnx.session,
     routers.onnx.spelling,

@@ -19,12 +19,11 @@ from routers.onnx.language import (  # noqa: E402
     LanguageModel,
     buckets_of,
     load_language,
-    plainly_english,
 )
 from routers.onnx.manifest import ArtefactError  # noqa: E402
 from routers.onnx.ngrams import letters  # noqa: E402
 from routers.train.data import read_records  # noqa: E402
-from routers.train.language import Sentence, fit_language  # noqa: E402
+from routers.train.language import Sentence, english_words, fit_language  # noqa: E402
 from routers.train.spanish import restore  # noqa: E402
 
 ANYTHING = st.text(st.characters(), max_size=300)  # lone surrogates among them
@@ -146,7 +145,7 @@ def test_the_shipped_model_on_the_rows_it_was_fitted_on(
 
 def test_plain_english_is_known_without_the_model(shipped: LanguageModel, data_dir: Path) -> None:
     rows = list(read_records(data_dir / "languages.jsonl.gz", Sentence))
-    known = [row for row in rows if plainly_english(letters(row.text, CHARACTERS))]
+    known = [row for row in rows if shipped.plainly_english(letters(row.text, CHARACTERS))]
     assert sum(row.lang == "en" for row in known) > 100
     foreign = [row for row in known if row.lang != "en"]
     assert len(foreign) <= 1, foreign  # one is English in truth
@@ -157,13 +156,34 @@ def test_plain_english_is_known_without_the_model(shipped: LanguageModel, data_d
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["", "The Teaching", "of the", "\u00e9t\u00e9 the house that you know", "das ist of the Rings"],
+    ("text", "plain"),
+    [
+        ("", False),
+        ("The answer", False),
+        ("The answer which follows", True),
+        ("The answer which das Haus am Fluss steht und die Stadt und ihre Felder", False),
+        ("The answer which follows \u00e9t\u00e9", False),
+        ("Answer answer answer answer", False),
+    ],
 )
-def test_what_is_plainly_english_needs_ascii_and_a_sixth_of_the_words(text: str) -> None:
-    words = letters(text, CHARACTERS)
-    share = len({"of", "the"} & set(words.split()))
-    assert plainly_english(words) is (words.isascii() and share == 2)
+def test_what_is_plainly_english_needs_ascii_and_three_words_a_quarter_of_all(
+    language_arrays: dict[str, Any], text: str, plain: bool
+) -> None:
+    model = LanguageModel(
+        {**language_arrays, "english": np.array(["answer", "follows", "the", "which"])}
+    )
+    assert model.plainly_english(letters(text, CHARACTERS)) is plain
+
+
+def test_the_words_of_english_are_no_other_languages() -> None:
+    english = ["The hand is in the water", "what is the answer", "in what hand", "don't"]
+    sentences = [
+        *(Sentence("de", text) for text in ("die Hand", "in der Hand", "mit der Hand in der")),
+        *(Sentence("fr", text) for text in ("la main", "est-ce the", "une eau")),
+        Sentence("en", "water water what"),
+    ]
+    # Of "the", a third of the French sentences would be more than a language may have.
+    assert english_words(english, sentences).tolist() == ["answer", "is", "water", "what"]
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,18 @@ def small() -> LinearHead:
     return LinearHead(("a", "b"), (0, 1, 1), weights, np.zeros(3))
 
 
+def shares(head: LinearHead, sentences):
+    odds = head.odds(sentences)
+    return odds / odds.sum(axis=1, keepdims=True)
+
+
 def test_a_label_is_the_sum_over_its_fields():
     head = small()
-    found = head.predict(np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]]))
+    found = shares(head, np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]]))
     assert found.shape == (3, 2)
     np.testing.assert_allclose(found.sum(axis=1), 1.0, rtol=1e-5)
     assert found.argmax(axis=1).tolist() == [0, 1, 1]
-    even = head.predict(np.zeros((1, 2)))[0]
+    even = shares(head, np.zeros((1, 2)))[0]
     np.testing.assert_allclose(even, [1 / 3, 2 / 3], rtol=1e-5)
 
 
@@ -37,23 +42,27 @@ def test_words_move_the_answer():
     keys = np.array(term_ids("hearsay"), dtype=np.uint32)
     head = TopicHead(small(), WordTable(np.array([[0.0], [9.0]]), keys), 1.0, 1.0)
     vector = np.array([[0.4, 0.0]])
-    plain, worded = head.predict(vector, ["nothing"])[0], head.predict(vector, ["Hearsay!"])[0]
-    assert head.best(plain, 0.0) == "a"
-    assert head.best(worded, 0.9) == "b"
+    [plain, worded] = head.surest(np.repeat(vector, 2, axis=0), ["nothing", "Hearsay!"])
+    assert plain[0] == "a"
+    assert worded[0] == "b"
+    assert worded[1] > 0.9
 
 
 def test_a_hotter_head_is_less_sure_and_answers_the_same():
     vector = np.array([[1.0, 0.2]])
-    cold = TopicHead(small(), None, 0.0, 1.0).predict(vector, [""])[0]
-    hot = TopicHead(small(), None, 0.0, 3.0).predict(vector, [""])[0]
-    assert cold.argmax() == hot.argmax()
-    assert cold.max() > hot.max()
+    [cold] = TopicHead(small(), None, 0.0, 1.0).surest(vector, [""])
+    [hot] = TopicHead(small(), None, 0.0, 3.0).surest(vector, [""])
+    assert cold[0] == hot[0]
+    assert cold[1] > hot[1]
 
 
-def test_below_the_floor_there_is_no_label():
-    head = TopicHead(small(), None, 0.0, 1.0)
-    assert head.best(np.array([0.45, 0.55]), 0.6) is None
-    assert head.best(np.array([0.45, 0.55]), 0.5) == "b"
+def test_the_surest_label_has_its_share_of_all():
+    head = TopicHead(small(), None, 0.0, 2.0)
+    vector = np.array([[1.0, 0.2]])
+    shares = np.exp(head.logits(vector, [""])[0] / 2.0)
+    [(label, p)] = head.surest(vector, [""])
+    assert head.labels.index(label) == shares.argmax()
+    assert p == pytest.approx(shares.max() / shares.sum(), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -85,9 +94,9 @@ def test_arrays_come_back_as_the_same_head(taught, recipe):
     head, _ = fit_head(vectors, rows, recipe, 1)
     back = from_arrays(head.arrays())
     texts = [row.text for row in rows]
-    np.testing.assert_allclose(
-        back.predict(vectors, texts), head.predict(vectors, texts), atol=0.01
-    )
+    found, expected = back.surest(vectors, texts), head.surest(vectors, texts)
+    assert [label for label, _ in found] == [label for label, _ in expected]
+    np.testing.assert_allclose([p for _, p in found], [p for _, p in expected], atol=0.01)
     assert back.labels == head.labels
     assert back.width == vectors.shape[1]
 
