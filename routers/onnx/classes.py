@@ -6,7 +6,8 @@ hashed words, shapes of words, ends of words, and a lexicon of common words, nam
 which an unknown name in a new sentence looks like the known ones. Two logistic regressions are
 added up for `pii`: one says of each token whether it belongs to such data, the other of a window of
 tokens how far to believe the most telling of them there. `phi` needs only the second.
-Every character is read; the window that scores highest counts.
+Every character is read; the window that scores highest counts. Nearly all that it has learnt from
+is English. A window in which the lexicon knows more words of other languages must score higher.
 
 What counts as `pii` follows the labelled data: a text that names a person, a place, an address, an
 organisation or a date in somebody's affairs, as people write about themselves and others; a lone
@@ -51,8 +52,9 @@ class DataClassModel:
     """Built from the arrays of `classes.npz`.
 
     `windows` [2, 2**18] int8 (for `phi` and `pii`), `tokens` [3, 2**18] int8, `scale` [3] (what one
-    step of a weight is worth: phi, pii, tokens), `bias` [3], `thresholds` [2] in (0, 1), `lexicon`
-    [2**19] uint8 and `hashing` [1] (see `routers.onnx.tokens`).
+    step of a weight is worth: phi, pii, tokens), `bias` [3], `thresholds` [2] in (0, 1), `abroad`
+    [1] (what is taken off the logit of `pii` where the words are of other languages than English, 0
+    or more), `lexicon` [2**20] uint8 and `hashing` [1] (see `routers.onnx.tokens`).
     Raises ArtefactError when they are anything else.
     """
 
@@ -65,6 +67,9 @@ class DataClassModel:
         self._tokens = Tokens(take(arrays, FILE, "lexicon", "u", (1 << LEXICON_BITS,)).astype("u1"))
         self._scale = take(arrays, FILE, "scale", "f", (3,)).tolist()
         self._bias = take(arrays, FILE, "bias", "f", (3,)).tolist()
+        (self._abroad,) = take(arrays, FILE, "abroad", "f", (1,)).tolist()
+        if not 0 <= self._abroad < math.inf:
+            raise ArtefactError(FILE, "'abroad' must be 0 or more, and finite")
         thresholds = take(arrays, FILE, "thresholds", "f", (len(NAMES),)).astype("float64")
         if not ((thresholds > 0) & (thresholds < 1)).all():
             raise ArtefactError(FILE, "'thresholds' must lie between 0 and 1")
@@ -92,16 +97,29 @@ class DataClassModel:
 
     def logits(self, text: str) -> tuple[float, float]:
         """The highest logit of any window for `phi` and for `pii`; -inf without a token."""
-        phi = pii = -math.inf
-        for start in range(0, max(1, len(text) - OVERLAP), PIECE):
-            found = self._tokens.features(text[start : start + PIECE + OVERLAP])
-            if len(found):
-                for one, other in self._of_windows(found):
-                    phi, pii = max(phi, one), max(pii, other)
-        return phi, pii
+        phi, english, abroad = self.evidence(text)
+        return phi, max(english, abroad - self._abroad)
 
-    def _of_windows(self, found: NDArray[np.uint32]) -> Iterator[tuple[float, float]]:
-        """From hashes [tokens, FEATURES]."""
+    def evidence(self, text: str) -> tuple[float, float, float]:
+        """The highest logit of any window for `phi`, of those in English for `pii`, and of those in
+        other languages for `pii`, before anything is taken off; -inf without such a window."""
+        phi = english = abroad = -math.inf
+        for start in range(0, max(1, len(text) - OVERLAP), PIECE):
+            found, said = self._tokens.read(text[start : start + PIECE + OVERLAP])
+            if len(found):
+                for of_phi, of_pii, foreign in self._of_windows(found, said):
+                    phi = max(phi, of_phi)
+                    if foreign:
+                        abroad = max(abroad, of_pii)
+                    else:
+                        english = max(english, of_pii)
+        return phi, english, abroad
+
+    def _of_windows(
+        self, found: NDArray[np.uint32], said: NDArray[np.int32]
+    ) -> Iterator[tuple[float, float, bool]]:
+        """Of each window the logits, and whether most of its words are of other languages; from
+        hashes [tokens, FEATURES] and what each token says of the language."""
         import numpy as np
 
         # A row for each feature: sums down long columns are the quick ones.
@@ -113,6 +131,7 @@ class DataClassModel:
         strides = range(0, len(found), STRIDE)
         sums = np.add.reduceat(each, strides, axis=0)[:, : len(NAMES)].tolist()
         tops = np.maximum.reduceat(tokens, strides).tolist()
+        words = np.add.reduceat(said, strides).tolist()
         (phi, pii, token), (no_phi, no_pii, no_token) = self._scale, self._bias
         for start, end in windows(len(found)):
             strides_of_it = slice(start // STRIDE, start // STRIDE + 2)
@@ -122,6 +141,7 @@ class DataClassModel:
             yield (
                 of_phi / size * phi + no_phi,
                 style + max(tops[strides_of_it]) * token + no_token,
+                sum(words[strides_of_it]) > 0,
             )
 
 

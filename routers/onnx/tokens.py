@@ -3,7 +3,7 @@
 A token is a run of letters, of digits, of line breaks, of signs that often come in runs, or
 another sign alone; spaces only separate. Digits are all alike, so "4021" is a shape of length four.
 A lexicon (a table of bits by hash) says of a word whether it is common, a given or family name, or
-a place.
+a place, and whether it is of another language than English.
 
 What is known of a token by itself is found once, for most words of a text were in the texts before
 it; only how it is joined with its neighbours is computed for each text, in a few steps over all.
@@ -27,11 +27,19 @@ if TYPE_CHECKING:
 
 # Goes up with every change of what a text's features are, or of how their weights are added up:
 # weights fit one version only.
-HASHING = 3
+HASHING = 4
 FEATURES = 13
-# A lexicon has 2**19 bytes, one bit of each for every list of words; about one word in twenty is
-# taken for another's.
-LEXICON_BITS = 19
+# A lexicon has 2**20 bytes, one bit of each for every list of words; about one unknown word in
+# forty is taken for a listed one.
+LEXICON_BITS = 20
+# Bits of the lexicon that are features: common in English, given name, family name, place, common
+# in other languages, common in German.
+COMMON, ABROAD, GERMAN = 1, 1 << 4, 1 << 5
+LISTS = 0x3F
+# Of common English words: in other languages they are commoner, or as common.
+ELSEWHERE, ANYWHERE = 1 << 6, 1 << 7
+# From here on no letter is Latin.
+_NOT_LATIN = 0x370
 # Tokens in memory, about 10 MB; when there would be more, all are forgotten.
 KEPT = 1 << 15
 
@@ -77,11 +85,16 @@ class Tokens:
 
     def features(self, text: str) -> Hashes:
         """[tokens, FEATURES] hashes whose highest bits are good buckets. Linear in the text."""
+        return self.read(text)[0]
+
+    def read(self, text: str) -> tuple[Hashes, NDArray[np.int32]]:
+        """The features, and of each token what it says of the language [tokens]: 1 for another
+        than English, -1 for English, 0 for neither."""
         import numpy as np
 
         words = _TOKEN.findall(_DIGIT.sub("0", text))
         if not words:
-            return np.zeros((0, FEATURES), dtype=np.uint32)
+            return np.zeros((0, FEATURES), dtype=np.uint32), np.zeros(0, dtype=np.int32)
         known = self._known
         places = list(map(known.places.get, words))
         if None in places:
@@ -92,7 +105,8 @@ class Tokens:
         np.bitwise_and(found, -2, out=columns[: len(found)])
         columns[0] += 1
         columns[1 : len(found)] += found[:-1] & 1
-        return _joined(known.rows.take(columns, axis=0))
+        rows = known.rows.take(columns, axis=0)
+        return _joined(rows), rows[:-_AHEAD, -1].view(np.int32)
 
     def _learn(self, words: Sequence[str]) -> _Known:
         """What is known of all of these, and of others."""
@@ -111,16 +125,16 @@ class Tokens:
 
 class _Known:
     """Two rows for every token, within a sentence and beginning one, of what it adds to its own
-    features and to those of the two tokens before it. Its place is the first of them, plus one
-    where a sentence ends with it; row 0 is of no token. Rows are written before their place is
-    told, and never again."""
+    features and to those of the two tokens before it, and, last, of what it says of the language.
+    Its place is the first of them, plus one where a sentence ends with it; row 0 is of no token.
+    Rows are written before their place is told, and never again."""
 
     def __init__(self, most: int) -> None:
         import numpy as np
 
         self.places: dict[str, int] = {}
         self._used = 2
-        self.rows = np.zeros((2 * most + 2, _factors().shape[1]), dtype=np.uint32)
+        self.rows = np.zeros((2 * most + 2, _factors().shape[1] + 1), dtype=np.uint32)
 
     def add(self, words: Sequence[str], lexicon: bytes) -> None:
         import numpy as np
@@ -128,21 +142,26 @@ class _Known:
         first, self._used = self._used, self._used + 2 * len(words)
         if words:
             own = np.array([_own(word, lexicon) for word in words], dtype=np.uint32)
-            self.rows[first : self._used] = own.reshape(-1, _OWN) @ _factors()
+            own = own.reshape(-1, _OWN + 1)
+            self.rows[first : self._used, :-1] = own[:, :-1] @ _factors()
+            self.rows[first : self._used, -1] = own[:, -1]
         places = range(first, self._used, 2)
         self.places.update((w, p + (w[0] in _ENDS)) for w, p in zip(words, places, strict=True))
 
 
 def _own(token: str, lexicon: bytes) -> tuple[int, ...]:
-    """What is known of the token within a sentence, then of the same at the beginning of one."""
+    """What is known of the token within a sentence, then of the same at the beginning of one; at
+    the end of each, what it says of the language."""
     first, lower = token[0], token.lower()
     word, begins = _hash(lower), 0
-    lists = 0
+    lists = said = 0
     if first.isalnum() and not first.isdecimal():
         style = _style(token, lower)
         shape = _LETTERS + 4 * style + (len(token) == 1)
         begins = 2 * (style == 1)
-        lists = (lexicon[_slot(word)] + 1) * _LISTED
+        bits = lexicon[_slot(word)]
+        lists = ((bits & LISTS) + 1) * _LISTED
+        said = _language(first, bits) & _MASK
     elif first.isdecimal():
         word = _hash("0" * len(token))
         shape = _DIGITS + min(len(token), _LONGEST_NUMBER)
@@ -152,9 +171,17 @@ def _own(token: str, lexicon: bytes) -> tuple[int, ...]:
     within, beginning = _spread(shape), _spread(shape + begins)
     listed = lists & _MASK
     return (
-        *(word, within, within ^ listed, *ends),
-        *(word, beginning, beginning ^ listed, *ends),
+        *(word, within, within ^ listed, *ends, said),
+        *(word, beginning, beginning ^ listed, *ends, said),
     )
+
+
+def _language(first: str, bits: int) -> int:
+    """1 for a word of another language than English, -1 for an English one, 0 where it may be
+    either; from its first letter and what the lexicon says."""
+    if ord(first) >= _NOT_LATIN or bits & (ABROAD | GERMAN | ELSEWHERE):
+        return 1
+    return -1 if bits & (COMMON | ANYWHERE) == COMMON else 0
 
 
 def _style(word: str, lower: str) -> int:
@@ -199,7 +226,7 @@ def _joined(rows: Hashes) -> Hashes:
     is joined. A few steps over all, for in a short text each costs more than its work."""
     joined = rows[:-_AHEAD, :FEATURES].copy()
     joined[:, _NEXT:] += rows[1:-1, FEATURES : 2 * FEATURES - _NEXT]
-    joined[:, _AFTER:] += rows[_AHEAD:, 2 * FEATURES - _NEXT :]
+    joined[:, _AFTER:] += rows[_AHEAD:, 2 * FEATURES - _NEXT : -1]
     return joined
 
 

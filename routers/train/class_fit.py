@@ -8,7 +8,6 @@ book, and where to believe in one that is half known.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 from zlib import crc32
@@ -18,21 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from routers.onnx.classes import BEFORE, BITS, FEW, NAMES, buckets, windows
-from routers.onnx.tokens import FEATURES, HASHING, LEXICON_BITS, Tokens, slots_of, spans_of
-from routers.train.class_texts import Spans, Text
+from routers.onnx.tokens import FEATURES, HASHING, Tokens
+from routers.train.class_texts import SENTENCES, Text
+from routers.train.lexicon import MOST_CHARACTERS, Lexicon, inside, lexicon_of, nameless
 from routers.train.linear import Recipe, Window, fit_tokens, fit_windows
-from routers.train.values import gazetteer
 
 SEED = 20_261_123
-# The lexicon: words in so many training texts are common; it knows this share of our names.
-COMMON = 3
-NAMED = 0.6
-NAMED_SEED = 7
 # Rows, templates or frames that a feature must be seen in.
 SHARED = 2
 MOST_WINDOWS = 12
 MOST_TOKENS = 300
-MOST_CHARACTERS = MOST_TOKENS * 40
 SHARPNESS = 0.4
 WINDOWED = Recipe(epochs=8, batch=256, rate=0.3, ridge=1e-6, seed=SEED)
 TOKENED = Recipe(epochs=10, batch=2048, rate=0.5, ridge=1e-7, seed=SEED)
@@ -69,7 +63,11 @@ def fit_classes(texts: Sequence[Text]) -> Arrays:
     """The arrays of `DataClassModel`, with thresholds of one half."""
     lexicon = lexicon_of(texts)
     reader = Tokens(lexicon)
-    pairs = [(t, reader.features(t.text[:MOST_CHARACTERS])) for t in texts if t.weight]
+    pairs = [
+        (text, reader.features(text.text[:MOST_CHARACTERS]))
+        for text in texts
+        if text.weight and _teaches(text, lexicon)
+    ]
     pairs = [(text, found) for text, found in pairs if len(found)]
     kept = _shared(pairs)
     read = [_Read(t, _places(found, kept), crc32(t.group.encode()) % PARTS) for t, found in pairs]
@@ -88,31 +86,14 @@ def fit_classes(texts: Sequence[Text]) -> Arrays:
         "tokens": np.round(own / steps[2]).astype(np.int8),
         "scale": np.array([*steps[:2], steps[2] * SHARPNESS], dtype=np.float32),
         "bias": np.array([*bias, tokens.bias], dtype=np.float32),
+        "abroad": np.zeros(1, dtype=np.float32),
         "thresholds": np.full(len(NAMES), 0.5, dtype=np.float32),
     }
 
 
-def lexicon_of(texts: Sequence[Text]) -> NDArray[np.uint8]:
-    """[2**LEXICON_BITS]: bit 0 for common words, 1 given names, 2 family names, 3 places."""
-    counts: Counter[str] = Counter()
-    for text in texts:
-        if text.weight:
-            counts.update(_small_words(text))
-    common = [word for word, count in counts.items() if count >= COMMON]
-    table = np.zeros(1 << LEXICON_BITS, dtype=np.uint8)
-    for bit, words in enumerate((common, *gazetteer(NAMED, NAMED_SEED))):
-        table[slots_of(words)] |= 1 << bit
-    return table
-
-
-def _small_words(text: Text) -> set[str]:
-    """Words in lower case that are no personal data."""
-    start = text.text[:MOST_CHARACTERS]
-    starts, ends = spans_of(start)
-    plain = inside(start, text.spans) == 0
-    tokens = zip(starts[plain].tolist(), ends[plain].tolist(), strict=True)
-    words = {start[a:b] for a, b in tokens}
-    return {word for word in words if word.islower() and word.isalpha()}
+def _teaches(text: Text, lexicon: Lexicon) -> bool:
+    """Not a sentence of a newspaper that may name somebody."""
+    return not text.source.startswith(SENTENCES) or nameless(text.text, text.lang, lexicon)
 
 
 def _shared(pairs: Sequence[tuple[Text, NDArray[np.uint32]]]) -> NDArray[np.uint32]:
@@ -178,12 +159,3 @@ def _token_rows(places: NDArray[np.int32]) -> NDArray[np.int32]:
         shifted = np.where(part > 0, part + (before << BITS), 0)
         rows[before:, before * FEATURES : (before + 1) * FEATURES] = shifted
     return rows
-
-
-def inside(text: str, spans: Spans) -> NDArray[np.float32]:
-    """[tokens]: 1 where a token lies in one of the spans."""
-    starts, ends = spans_of(text)
-    wanted = np.zeros(len(starts), dtype=np.float32)
-    for start, end in spans:
-        wanted[(starts < end) & (ends > start)] = 1.0
-    return wanted

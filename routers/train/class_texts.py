@@ -9,8 +9,12 @@ from typing import Any
 
 import msgspec
 
+from routers.train.abroad import GREETINGS, REQUESTS
+from routers.train.abroad import PERSONAL as PERSONAL_ABROAD
 from routers.train.data import LETTERS, read_records
 from routers.train.frames import PERSONAL, fill
+from routers.train.language import Sentence
+from routers.train.names import words
 from routers.train.prompts import IMPERSONAL, MEDICINE, REPLIES
 
 FILLINGS = 8
@@ -37,12 +41,24 @@ WRAPPERS = (
     "Here is what was said:\n{}\nWrite the discharge letter.",
 )
 
+ENGLISH = "en"
+# Sentences of newspapers and the web by language. They name people and places: those in which
+# nothing looks like it are negatives, and all show how often such texts are flagged.
+SENTENCES = "sentences"
+# What people say to an assistant in other languages.
+SMALL_TALK = "small talk"
+SENTENCE_WEIGHT = 1.0
+SMALL_TALK_WEIGHT = 3.0
+# The languages whose sentences are a source of their own.
+LARGER = words("en de fr es it pt nl pl sv tr ru ar hi ja zh")
+
 Spans = list[tuple[int, int]]
 
 
 class Text(msgspec.Struct, frozen=True):
     """`label`: `pii`, `phi` or "" for neither. `group`: rows of one group share a fold. `spans`:
-    where the personal data stands. `held`: whether the row counts when it is held out."""
+    where the personal data stands. `held`: whether the row counts when it is held out. `lang`: ISO
+    639-1, as far as it is known."""
 
     text: str
     label: str
@@ -51,6 +67,7 @@ class Text(msgspec.Struct, frozen=True):
     spans: Spans = []
     weight: float = 1.0
     held: bool = True
+    lang: str = ENGLISH
 
 
 class _Span(msgspec.Struct):
@@ -72,7 +89,8 @@ class _Visit(msgspec.Struct):
 def load_texts(data_dir: Path, seed: int) -> list[Text]:
     """Every labelled text and our own. Raises DataError."""
     rng = random.Random(seed)
-    return [*_personal(data_dir, rng), *_clinical(data_dir, rng), *_others(data_dir, rng)]
+    english = [*_personal(data_dir, rng), *_clinical(data_dir, rng), *_others(data_dir, rng)]
+    return [*english, *_abroad(data_dir, random.Random(seed))]
 
 
 def _personal(data_dir: Path, rng: random.Random) -> list[Text]:
@@ -137,3 +155,25 @@ def _with_options(question: str, options: Sequence[str], rng: random.Random) -> 
     listed = [mark.format(letter) + text for letter, text in zip(LETTERS, shown, strict=False)]
     end = rng.choice((["Answer:"], [], ["Answer with the letter only."]))
     return "\n".join([question, *listed, *end])
+
+
+def _abroad(data_dir: Path, rng: random.Random) -> list[Text]:
+    """Texts in other languages, and English sentences to compare with."""
+    texts = []
+    for number, frame in enumerate(PERSONAL_ABROAD):
+        for _ in range(FILLINGS):
+            filled, spans = fill(frame, rng)
+            text = Text(filled, "pii", "own frames", f"abroad/{number}", spans, held=False, lang="")
+            texts.append(_lowered(text) if rng.random() < LOWERED else text)
+    for lang, phrases in (*GREETINGS.items(), *REQUESTS.items()):
+        for phrase in phrases.split("|"):
+            # The same words in small letters or without a sign are the same phrase.
+            group = "said/" + "".join(filter(str.isalnum, phrase.lower()))
+            text = Text(phrase, "", SMALL_TALK, group, weight=SMALL_TALK_WEIGHT, lang=lang)
+            texts.append(text)
+    for number, row in enumerate(read_records(data_dir / "languages.jsonl.gz", Sentence)):
+        source = f"{SENTENCES} {row.lang if row.lang in LARGER else 'other'}"
+        weight = 0.0 if row.lang == ENGLISH else SENTENCE_WEIGHT
+        group = f"{SENTENCES}/{number}"
+        texts.append(Text(row.text, "", source, group, weight=weight, lang=row.lang))
+    return texts

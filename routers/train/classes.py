@@ -19,7 +19,8 @@ from routers.onnx.arrays import save_arrays
 from routers.onnx.classes import FILE, NAMES, DataClassModel
 from routers.patterns import detect
 from routers.train.class_fit import SEED, fit_classes
-from routers.train.class_texts import Text, load_texts
+from routers.train.class_texts import ENGLISH, SENTENCES, SMALL_TALK, Text, load_texts
+from routers.train.lexicon import lexicon_of, nameless
 from routers.train.linear import sigmoid
 
 FOLDS = 5
@@ -27,7 +28,12 @@ FOLDS = 5
 # them, so its threshold is where this share of held-out clinical text is still found.
 ALARMS = 0.02
 CLINICAL_RECALL = 0.99
+# The share of the texts about nobody in other languages that may be flagged where the language is
+# recognised.
+ALARMS_ABROAD = 0.02
 CLINICAL = ("dialogue", "dialogue without speakers", "note", "wrapped")
+# Less than any logit.
+NOWHERE = -100.0
 EVERYDAY = ("mmlu_pro", "gsm8k_train", "arena_hard_v0.1", "clinc150", "banking77")
 
 
@@ -37,23 +43,44 @@ class ClassFigures(msgspec.Struct, frozen=True):
     model: dict[str, float]
     with_patterns: dict[str, float]
     thresholds: dict[str, float]
+    abroad: float
+
+
+class _Limits(msgspec.Struct, frozen=True):
+    """`thresholds` [2]: logits from which on a text is flagged; `abroad`: what is taken off the
+    logit of `pii` in other languages."""
+
+    thresholds: NDArray[np.float64]
+    abroad: float
+
+    def logits(self, evidence: NDArray[np.float64]) -> NDArray[np.float64]:
+        """[n, 2] from `DataClassModel.evidence` of each text."""
+        phi, english, abroad = evidence.T
+        return np.stack([phi, np.maximum(english, abroad - self.abroad)], axis=1)
+
+    def flagged(self, evidence: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """[n]: whether either class is found."""
+        reached: NDArray[np.bool_] = self.logits(evidence) >= self.thresholds
+        return reached[:, 0] | reached[:, 1]
 
 
 def write(out_dir: Path, data_dir: Path, seed: int = SEED) -> ClassFigures:
     """Fit on every row, write `classes.npz` into `out_dir`, and return the figures of the
     cross-validation by template. Some minutes. Raises DataError, OSError."""
     texts = load_texts(data_dir, seed)
-    logits = cross_validate(texts, seed)
-    thresholds = _thresholds(texts, logits)
+    evidence = cross_validate(texts, seed)
+    limits = _limits(texts, evidence)
     arrays = fit_classes(texts)
-    arrays["thresholds"] = sigmoid(thresholds).astype(np.float32)
+    arrays["thresholds"] = sigmoid(limits.thresholds).astype(np.float32)
+    arrays["abroad"] = np.array([limits.abroad], dtype=np.float32)
     save_arrays(out_dir / FILE, arrays)
-    return _figures(texts, logits, thresholds)
+    return _figures(texts, evidence, limits)
 
 
 def cross_validate(texts: Sequence[Text], seed: int) -> NDArray[np.float64]:
-    """[n, 2]: logits of models that have seen no row of the same group; NaN for rows of our own.
-    Personal data is held out by template, so these are figures for new frames."""
+    """[n, 3]: what models say (`DataClassModel.evidence`) that have seen no row of the same group;
+    NaN for rows of our own. Personal data is held out by template, so these are figures for new
+    frames."""
     rng = random.Random(seed)
     fold: dict[str, int] = {}
     for source in sorted({text.source for text in texts if text.held}):
@@ -61,39 +88,55 @@ def cross_validate(texts: Sequence[Text], seed: int) -> NDArray[np.float64]:
         rng.shuffle(groups)
         for number, group in enumerate(groups):
             fold.setdefault(group, number % FOLDS)
-    logits = np.full((len(texts), len(NAMES)), np.nan)
+    evidence = np.full((len(texts), len(NAMES) + 1), np.nan)
     for k in range(FOLDS):
         model = DataClassModel(fit_classes([t for t in texts if fold.get(t.group) != k]))
         for number, text in enumerate(texts):
             if text.held and fold[text.group] == k:
-                logits[number] = model.logits(text.text)
-    return logits
+                evidence[number] = model.evidence(text.text)
+    # Quantiles need numbers, also of a window that there is not.
+    known: NDArray[np.float64] = np.maximum(evidence, NOWHERE)
+    return known
 
 
-def _thresholds(texts: Sequence[Text], logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[2] logits above which a text is flagged: `phi` by CLINICAL_RECALL, then `pii` so that
-    everyday prompts are flagged as either at the rate ALARMS."""
-    clinical = logits[[t.source in CLINICAL and t.held for t in texts]]
-    everyday = logits[[t.source in EVERYDAY and t.held for t in texts]]
+def _limits(texts: Sequence[Text], evidence: NDArray[np.float64]) -> _Limits:
+    """`phi` by CLINICAL_RECALL, then `pii` so that everyday prompts are flagged as either at the
+    rate ALARMS, then what is taken off by ALARMS_ABROAD."""
+    clinical = evidence[[t.source in CLINICAL and t.held for t in texts]]
+    everyday = evidence[[t.source in EVERYDAY and t.held for t in texts]]
     phi = np.quantile(clinical[:, 0], 1 - CLINICAL_RECALL)
     flagged = everyday[:, 0] >= phi
     left = max(0.0, ALARMS - float(flagged.mean())) * len(everyday) / (~flagged).sum()
-    return np.array([phi, np.quantile(everyday[~flagged, 1], 1 - left)])
+    pii = float(np.quantile(everyday[~flagged, 1:].max(axis=1), 1 - left))
+    abroad = evidence[_of_nobody_abroad(texts), 2]
+    abroad = abroad[abroad > NOWHERE]
+    more = float(np.quantile(abroad, 1 - ALARMS_ABROAD)) - pii if len(abroad) else 0.0
+    return _Limits(np.array([phi, pii]), max(0.0, more))
 
 
-def _figures(
-    texts: Sequence[Text], logits: NDArray[np.float64], thresholds: NDArray[np.float64]
-) -> ClassFigures:
+def _of_nobody_abroad(texts: Sequence[Text]) -> list[bool]:
+    """Which texts are held out, in another language than English, and name nobody."""
+    lexicon = lexicon_of(texts)
+    return [
+        text.lang != ENGLISH
+        and (
+            text.source == SMALL_TALK
+            or (text.source.startswith(SENTENCES) and nameless(text.text, text.lang, lexicon))
+        )
+        for text in texts
+    ]
+
+
+def _figures(texts: Sequence[Text], evidence: NDArray[np.float64], limits: _Limits) -> ClassFigures:
     model: dict[str, list[bool]] = {}
     union: dict[str, list[bool]] = {}
-    for text, logit in zip(texts, logits, strict=True):
+    for text, flagged in zip(texts, limits.flagged(evidence).tolist(), strict=True):
         if text.held:
-            flagged = bool((logit >= thresholds).any())
             model.setdefault(text.source, []).append(flagged)
             either = flagged or bool(detect(text.text).labels)
             union.setdefault(text.source, []).append(either)
-    shown = dict(zip(NAMES, sigmoid(thresholds).round(6).tolist(), strict=True))
-    return ClassFigures(_rates(model), _rates(union), shown)
+    shown = dict(zip(NAMES, sigmoid(limits.thresholds).round(6).tolist(), strict=True))
+    return ClassFigures(_rates(model), _rates(union), shown, round(limits.abroad, 4))
 
 
 def _rates(flagged: dict[str, list[bool]]) -> dict[str, float]:

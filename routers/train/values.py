@@ -11,6 +11,7 @@ import random
 import string
 from collections.abc import Callable, Iterable, Sequence
 
+from routers.train.abroad import cyrillic
 from routers.train.names import CITIZENS, FAMILY, GIVEN, NATIONS, TOWNS, listed, words
 
 FIRST = words(
@@ -282,6 +283,7 @@ MAKERS: dict[str, Callable[[random.Random], str]] = {
     "person": person,
     "first": first,
     "last": last,
+    "cyrillic": cyrillic,
     "prefix": _of(PREFIXES),
     "city": _of(CITIES),
     "country": _of(COUNTRIES),

@@ -36,10 +36,11 @@ from routers.onnx.tokens import (  # noqa: E402
     spans_of,
 )
 from routers.patterns import detect  # noqa: E402
-from routers.train.class_fit import fit_classes, inside, lexicon_of  # noqa: E402
+from routers.train.class_fit import fit_classes  # noqa: E402
 from routers.train.class_texts import Text  # noqa: E402
 from routers.train.class_texts import load_texts as load_labelled  # noqa: E402
 from routers.train.frames import PERSONAL, fill  # noqa: E402
+from routers.train.lexicon import inside, lexicon_of  # noqa: E402
 from routers.train.linear import Recipe, Window, fit_windows  # noqa: E402
 from routers.train.prompts import IMPERSONAL, MEDICINE, REPLIES  # noqa: E402
 
@@ -251,6 +252,10 @@ def test_every_frame_can_be_filled_and_its_spans_are_right() -> None:
         ("lexicon", NO_WORDS[:8], "must be unsigned integers of shape"),
         ("windows", np.zeros((2, 8), dtype=np.int8), "must be integers of shape"),
         ("thresholds", np.array([0.5, 1.0]), "between 0 and 1"),
+        ("abroad", None, "no array 'abroad'"),
+        ("abroad", np.array([-0.5]), "0 or more, and finite"),
+        ("abroad", np.array([np.nan]), "0 or more, and finite"),
+        ("abroad", np.array([np.inf]), "0 or more, and finite"),
     ],
 )
 def test_arrays_that_do_not_fit_are_named(
