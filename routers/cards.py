@@ -174,6 +174,25 @@ class Cards(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         raise CardError(f"no card {name!r}; {'near' if near else 'known'}: {listed}")
 
 
+class CardOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """`target`: `backend/model`. `base` or `like` (a listed model), not both, say what is known of
+    it before; without them the artefact's cards are asked by the model's name. `name`: of the new
+    artefact."""
+
+    target: str
+    base: Base | None = None
+    like: str = ""
+    name: str = ""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        backend, _, model = self.target.partition("/")
+        if not backend or not model:
+            raise ValueError(f"{self.target!r} is not BACKEND/MODEL")
+        if self.base is not None and self.like:
+            raise ValueError("a tier and a model that it is like: give one of the two")
+
+
 def _is_base(name: str) -> bool:
     return loose(name).endswith(" base")
 

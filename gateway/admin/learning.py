@@ -26,6 +26,7 @@ from gateway.learning import (
 )
 from gateway.learning.types import Label, Message, decode_conversation
 from gateway.records import Database
+from routers.cards import Base
 
 MAX_ROWS_BODY = 32 << 20
 MAX_PAGE_BYTES = 8 << 20
@@ -39,6 +40,7 @@ Seed = Annotated[int, QueryParameter(ge=0, lt=2**31, description="Of the random 
 RowLimit = Annotated[
     int, QueryParameter(ge=1, le=20_000, description="The newest conversations, how many at most.")
 ]
+Tier = Annotated[Base | None, QueryParameter(description="Of `model`.")]
 NewName = Annotated[
     str | None, QueryParameter(max_length=63, description="Without it, one is made from the time.")
 ]
@@ -148,9 +150,14 @@ async def propose(
     seed: Seed = 0,
     org: Text = None,
     limit: RowLimit = 5_000,
+    model: Text = None,
+    tier: Tier = None,
+    like: Text = None,
 ) -> Refit:
     """On the rows of the body (JSON Lines, as `tollhouse router refit` reads them), or without a
-    body on the labels collected. Runs behind this answer; nothing is activated."""
+    body on the labels collected. With `model` (`backend/model`) only the card of that model is
+    fitted; `tier` or `like` (a listed model) say of what kind it is where its name tells nothing.
+    Runs behind this answer; nothing is activated."""
     rows = await request.body()
     proposal = Proposal(
         author=ACTOR,
@@ -159,6 +166,9 @@ async def propose(
         org=org,
         limit=limit,
         upload=rows or None,
+        model=model or "",
+        tier=tier,
+        like=like or "",
     )
     if rows and org is not None:
         raise invalid("org", "chooses among collected labels; the body has rows of its own")
@@ -166,8 +176,9 @@ async def propose(
         return await _learning(context).refits.propose(proposal)
     except BadRows as exc:
         path, title, says = "body", "The rows cannot be used.", str(exc)
-        if says.startswith("name: "):
-            path, title, says = "name", "The request is not valid.", says.removeprefix("name: ")
+        field, _, rest = says.partition(": ")
+        if field in ("name", "model"):
+            path, title, says = field, "The request is not valid.", rest
         raise Refusal(422, title, (FieldError(path, says),)) from exc
 
 

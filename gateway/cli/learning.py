@@ -72,9 +72,11 @@ def refits(args: argparse.Namespace) -> int:
 
 
 def propose(args: argparse.Namespace) -> int:
-    query = {"name": args.name, "seed": args.seed, "org": args.org, "limit": args.limit}
+    asked = ("name", "seed", "org", "limit", "model", "tier", "like")
+    query = {name: getattr(args, name) for name in asked}
+    rows = _rows(args.labels, of_a_model=args.model is not None)
     with connect(args) as admin:
-        sent = admin.request("POST", "/refits", query=query, content=_rows(args.labels)).json()
+        sent = admin.request("POST", "/refits", query=query, content=rows).json()
         while sent["state"] == "running" and not args.no_wait:
             time.sleep(_POLL_S)
             sent = admin.get(f"/refits/{part(sent['name'])}")
@@ -142,14 +144,15 @@ def _each(admin: AdminClient, org: str | None) -> Iterator[Label]:
             return
 
 
-def _rows(name: str | None) -> bytes | None:
+def _rows(name: str | None, of_a_model: bool) -> bytes | None:
     """Checked here already: an error then names the file, not the request."""
     if name is None:
         return None
     from routers.labels import LabelsError, load_rows, opened
+    from routers.model_rows import load_model_rows
 
     try:
-        load_rows(Path(name))
+        load_model_rows(Path(name)) if of_a_model else load_rows(Path(name))
         with opened(Path(name)) as lines:
             return b"".join(lines)
     except LabelsError as exc:

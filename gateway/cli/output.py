@@ -37,7 +37,15 @@ def print_fields(pairs: Iterable[tuple[str, Any]]) -> None:
 
 
 def fitted(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Fields of a refit's report: what became of the rows, and what was left out beneath."""
+    """Fields of a refit's report: what became of the rows, and what was left out beneath; of a
+    card's, whose it is."""
+    if "target" in report:
+        left_out = ", ".join(f"{count} {why}" for why, count in report["left_out"].items() if count)
+        return [
+            ("model", report["target"]),
+            ("rows", f"{report['rows']} by {report['field']}"),
+            ("left out", left_out or "none"),
+        ]
     what = f"{report.get('rows', 0)} different texts, {report.get('merged', 0)} more of the same"
     if passed_over := report.get("passed_over", 0):
         what += f", {passed_over} passed over"

@@ -250,21 +250,26 @@ def _router(commands: _Commands) -> None:
         "--out", required=True, type=_output, metavar="DIR", help="directory of the new artefact"
     )
     refit.add_argument("--name", metavar="NAME", help="its name, from the directory without it")
-    refit.add_argument(
-        "--model",
-        metavar="BACKEND/MODEL",
-        help="fit the card of this model, and leave the heads as they are",
-    )
-    known = refit.add_mutually_exclusive_group()
-    known.add_argument(
-        "--tier", choices=("local", "frontier"), help="of --model, where its name tells nothing"
-    )
-    known.add_argument("--like", metavar="MODEL", help="a listed model that --model is like")
+    _model(refit)
     refit.add_argument("--seed", type=_seed, default=0, metavar="N")
     _artefact(refit, "the artefact to start from")
     _json(refit)
     _data(group)
     _learning(group)
+
+
+def _model(command: argparse.ArgumentParser) -> None:
+    """Of which model a card is fitted."""
+    command.add_argument(
+        "--model",
+        metavar="BACKEND/MODEL",
+        help="fit the card of this model, and leave the heads as they are",
+    )
+    known = command.add_mutually_exclusive_group()
+    known.add_argument(
+        "--tier", choices=("local", "frontier"), help="of --model, where its name tells nothing"
+    )
+    known.add_argument("--like", metavar="MODEL", help="a listed model that --model is like")
 
 
 def _data(group: _Commands) -> None:
@@ -312,6 +317,7 @@ def _learning(group: _Commands) -> None:
     )
     propose.add_argument("--labels", metavar="ROWS", help="these rows instead of the collected")
     propose.add_argument("--name", metavar="NAME", help="made from the time without it")
+    _model(propose)
     propose.add_argument("--seed", type=_seed, default=0, metavar="N")
     propose.add_argument("--limit", type=_positive, metavar="N", help="newest conversations only")
     propose.add_argument("--no-wait", action="store_true", help="return while it runs")

@@ -255,14 +255,11 @@ def _refit_card(args: argparse.Namespace) -> int:
     if args.json:
         print_json(report)
         return OK
-    left_out = ", ".join(f"{count} {why}" for why, count in report.left_out.items() if count)
     print_fields(
         [
             ("artefact", f"{report.name} in {args.out}"),
             ("from", report.base),
-            ("model", report.target),
-            ("rows", f"{report.rows} by {report.field}"),
-            ("left out", left_out or "none"),
+            *fitted(msgspec.to_builtins(report)),
             ("card before", report.before.describe()),
             ("card now", report.card.describe()),
             ("seconds", f"{report.seconds:.1f}"),

@@ -33,7 +33,9 @@ from gateway.learning.types import Label, encode_line, merge
 from gateway.records import Database, RecordsError
 from gateway.store import StoreError
 from gateway.store.lock import Lock
+from routers.cards import Base, CardOrder
 from routers.labels import LabelsError, parse_rows
+from routers.model_rows import parse_model_rows
 
 log = logging.getLogger("tollhouse.learning")
 
@@ -73,7 +75,9 @@ class Refit(msgspec.Struct, frozen=True):
 class Proposal(msgspec.Struct, frozen=True):
     """`upload`: JSON Lines; None for the collected rows, the newest `limit` of them (fewer where
     they are very long, see MAX_CHARACTERS), of `org` alone when it is given. An empty `name` is
-    made from the time."""
+    made from the time. With `model` (`backend/model`) the card of that model is fitted, and the
+    heads stay as they are; `tier` or `like` (a listed model) say of what kind it is where its name
+    tells nothing."""
 
     author: str
     name: str = ""
@@ -81,6 +85,19 @@ class Proposal(msgspec.Struct, frozen=True):
     org: str | None = None
     limit: int = 5_000
     upload: bytes | None = None
+    model: str = ""
+    tier: Base | None = None
+    like: str = ""
+
+
+class _Job(msgspec.Struct, frozen=True):
+    """What is fitted: the rows to the artefact in `base`. `order`: of a card, None for heads."""
+
+    name: str
+    base: Path
+    seed: int
+    order: CardOrder | None
+    lines: bytes
 
 
 class _Answer(msgspec.Struct):
@@ -120,6 +137,7 @@ class Refits:
         name = proposal.name or self._fresh_name()
         if _NAME.fullmatch(name) is None or name == CONFIGURED:
             raise BadRows(f"name: 1 to 63 of a-z, 0-9, '_', '-' and '.', not {CONFIGURED!r}")
+        order = _order(proposal, name)
         base = self._base()
         if self._busy:
             raise RefitBusy
@@ -130,7 +148,8 @@ class Refits:
             # Also when the caller has gone: otherwise no refit could ever start here again.
             self._busy = False
             raise
-        self._task = asyncio.create_task(self._run(refit, base, proposal.seed, lines))
+        job = _Job(name, base, proposal.seed, order, lines)
+        self._task = asyncio.create_task(self._run(refit, job))
         return refit
 
     async def _begin(self, proposal: Proposal, name: str, base: Path) -> tuple[Refit, bytes]:
@@ -236,19 +255,19 @@ class Refits:
             if not lines:
                 raise BadRows("no labels have been collected yet")
         try:
-            count = await asyncio.to_thread(_count, lines)
+            count = await asyncio.to_thread(_count, lines, bool(proposal.model))
         except LabelsError as exc:
             raise BadRows(str(exc)) from exc
         if count > MAX_ROWS:
             raise BadRows(f"{count} rows, at most {MAX_ROWS} are taken")
         return lines, count
 
-    async def _run(self, refit: Refit, base: Path, seed: int, lines: bytes) -> None:
+    async def _run(self, refit: Refit, job: _Job) -> None:
         beat = asyncio.create_task(self._beat())
         partial = self._folder / f".{refit.name}.partial"
         answer = _Answer(error=_LOST)
         try:
-            answer = await self._attempt(refit.name, base, partial, seed, lines)
+            answer = await self._attempt(job, partial)
         finally:
             # The turn is given back before the end is told: who hears of it may propose at once.
             beat.cancel()
@@ -258,37 +277,36 @@ class Refits:
             self._busy = False
             await self._end(refit, answer)
 
-    async def _attempt(
-        self, name: str, base: Path, partial: Path, seed: int, lines: bytes
-    ) -> _Answer:
+    async def _attempt(self, job: _Job, partial: Path) -> _Answer:
         try:
             async with asyncio.timeout(TIME_LIMIT_S):
-                answer = await self._fit(name, base, partial, seed, lines)
+                answer = await self._fit(job, partial)
             if answer.report is not None:
-                await asyncio.to_thread(partial.rename, self._folder / name)
+                await asyncio.to_thread(partial.rename, self._folder / job.name)
             return answer
         except TimeoutError:
             return _Answer(error=f"it took more than {TIME_LIMIT_S:.0f} seconds")
         except Exception as exc:
             # The border of this background task: whatever went wrong ends up in the listing.
-            log.exception("refit %s failed", name)
+            log.exception("refit %s failed", job.name)
             return _Answer(error=f"it failed: {type(exc).__name__}: {exc}")
 
-    async def _fit(self, name: str, base: Path, out: Path, seed: int, lines: bytes) -> _Answer:
+    async def _fit(self, job: _Job, out: Path) -> _Answer:
         await asyncio.to_thread(_clear, self._folder, out)
         process = await asyncio.create_subprocess_exec(
             *self._program,
-            str(base),
+            str(job.base),
             str(out),
-            name,
-            str(seed),
+            job.name,
+            str(job.seed),
+            *([] if job.order is None else [msgspec.json.encode(job.order).decode()]),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env={**os.environ, **dict.fromkeys(_ONE_THREAD, "1")},
         )
         try:
-            said, complaint = await process.communicate(lines)
+            said, complaint = await process.communicate(job.lines)
         finally:
             if process.returncode is None:
                 with suppress(ProcessLookupError):
@@ -296,7 +314,7 @@ class Refits:
                 await process.wait()
         if process.returncode == 0:
             return _answer(said)
-        log.error("refit %s: %s", name, complaint.decode("utf-8", "replace")[-4000:])
+        log.error("refit %s: %s", job.name, complaint.decode("utf-8", "replace")[-4000:])
         last = complaint.decode("utf-8", "replace").strip().rpartition("\n")[2]
         return _Answer(error=f"its process ended with {process.returncode}: {last[:500]}")
 
@@ -321,9 +339,30 @@ def _lines(found: list[Label]) -> bytes:
     return b"".join(encode_line(line) + b"\n" for line in merge(found))
 
 
-def _count(lines: bytes) -> int:
+def _order(proposal: Proposal, name: str) -> CardOrder | None:
+    """Raises BadRows."""
+    if not proposal.model:
+        if proposal.tier or proposal.like:
+            raise BadRows("model: is missing; tier and like say of what kind it is")
+        return None
+    try:
+        return CardOrder(
+            target=proposal.model,
+            base=proposal.tier,
+            like=proposal.like,
+            name=name,
+            seed=proposal.seed,
+        )
+    except ValueError as exc:
+        raise BadRows(f"model: {exc}") from exc
+
+
+def _count(lines: bytes, of_a_model: bool) -> int:
     """How many rows there are. Blocking. Raises LabelsError."""
-    return len(parse_rows(lines.splitlines(keepends=True), "rows"))
+    each = lines.splitlines(keepends=True)
+    if of_a_model:
+        return len(parse_model_rows(each, "rows").queries)
+    return len(parse_rows(each, "rows"))
 
 
 def _clear(folder: Path, out: Path) -> None:

@@ -3,9 +3,10 @@ seconds, and no torch."""
 
 from __future__ import annotations
 
-from routers.refit.model_rows import ModelRows, load_model_rows
+from routers.cards import CardOrder
+from routers.model_rows import ModelRows, load_model_rows
 from routers.refit.run import RefitReport, run
-from routers.refit.run_card import CardOrder, CardReport, run_card
+from routers.refit.run_card import CardReport, run_card
 
 __all__ = [
     "CardOrder",

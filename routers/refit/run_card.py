@@ -19,6 +19,7 @@ from routers.cards import (
     Base,
     Card,
     CardError,
+    CardOrder,
     Cards,
     encode_cards,
     load_cards,
@@ -27,36 +28,17 @@ from routers.cards import (
 )
 from routers.evals import metrics
 from routers.labels import LabelsError
+from routers.model_rows import ModelRows
 from routers.onnx.encoder import SPECIAL_TOKENS, load_encoder
 from routers.onnx.heads import load_heads
 from routers.onnx.manifest import Manifest, load_manifest, write_manifest
 from routers.onnx.render import render
 from routers.refit.cards import Floats, fit_card
 from routers.refit.files import CARD, copy_files, describe, limit_of, require_apart, today, whole
-from routers.refit.model_rows import ModelRows
 from routers.refit.run import FOLDS, LEAST, ROUNDS, Figures, by_text, column, remembered, rounded
 
 # Of a model of which nobody knows more than its tier, in logits.
 ANY = 1.0
-
-
-class CardOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """`target`: `backend/model`. `base` or `like` (a listed model), not both, say what is known of
-    it before; without them the artefact's cards are asked by the model's name. `name`: of the new
-    artefact."""
-
-    target: str
-    base: Base | None = None
-    like: str = ""
-    name: str = ""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        backend, _, model = self.target.partition("/")
-        if not backend or not model:
-            raise ValueError(f"{self.target!r} is not BACKEND/MODEL")
-        if self.base is not None and self.like:
-            raise ValueError("a tier and a model that it is like: give one of the two")
 
 
 class CardReport(msgspec.Struct, frozen=True):

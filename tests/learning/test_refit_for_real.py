@@ -61,6 +61,33 @@ def test_rows_become_the_router_of_the_gateway(
     wait_for(lambda: learner.admin("GET", "/refits/next").json()["state"] == "done", 90)
 
 
+def test_the_card_of_a_model_is_proposed_and_activated(
+    learner: Learner, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from gateway.cli import main
+
+    file = tmp_path / "ward.jsonl"
+    asked = (f"Which ward has bed number {i} of the {i % 7}th floor?" for i in range(80))
+    lines = [{"prompt": text, "ok": int(i % 4 == 0)} for i, text in enumerate(asked)]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    remote = ["--url", learner.gateway.url, "--token", learner.gateway.admin_token]
+    propose = ["router", "propose", "--labels", str(file), "--model", "ward/own"]
+    assert main([*propose, "--name", "unknown", *remote]) == 1
+    assert "say its tier" in capsys.readouterr().out
+    assert main([*propose, "--tier", "local", "--name", "card", *remote]) == 0
+    told = capsys.readouterr().out
+    assert "ward/own" in told
+    assert "80 by ok" in told
+    found = learner.admin("GET", "/refits/card").json()
+    assert (found["state"], found["report"]["target"]) == ("done", "ward/own")
+    assert found["report"]["card"]["offset"] < -1
+    assert main(["router", "activate", "card", *remote]) == 0
+    bad = learner.admin("POST", "/refits", params={"model": "ward"}, content=file.read_bytes())
+    assert (bad.status_code, bad.json()["errors"][0]["path"]) == (422, "model")
+    bad = learner.admin("POST", "/refits", params={"tier": "middle", "model": "ward/own"})
+    assert (bad.status_code, bad.json()["errors"][0]["path"]) == (400, "tier")
+
+
 def test_too_few_rows_are_told(learner: Learner) -> None:
     body = "".join(json.dumps(row) + "\n" for row in rows(4)).encode()
     assert learner.admin("POST", "/refits", params={"name": "few"}, content=body).status_code == 202

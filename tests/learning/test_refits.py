@@ -160,6 +160,46 @@ async def test_a_refit_whose_deletion_is_not_recorded_stays_whole(
     assert (tmp_path / "artefacts" / "mine" / "manifest.json").is_file()
 
 
+CARD_ROW = b'{"prompt": "hello", "ok": 1}\n'
+ORDERED = (
+    "from pathlib import Path; import json, sys; base, out, name, seed, order = sys.argv[1:]; "
+    "Path(out).mkdir(); print(json.dumps({'report': {'better': True, 'verdict': 'better', "
+    "'order': json.loads(order)}}))"
+)
+
+
+async def test_the_card_of_a_model_is_fitted_to_rows_about_it(make: Make) -> None:
+    refits = make(ORDERED)
+    proposal = Proposal("admin", "ward", seed=3, upload=CARD_ROW, model="ward/m", tier="local")
+    assert (await refits.propose(proposal)).rows == 1
+    done = await ended(refits, "ward")
+    assert done.report is not None
+    order = {"target": "ward/m", "base": "local", "like": "", "name": "ward", "seed": 3}
+    assert done.report["order"] == order
+    # Rows of a refit of the heads say nothing of `ok`.
+    with pytest.raises(BadRows, match="local_ok"):
+        await refits.propose(Proposal("admin", upload=CARD_ROW))
+
+
+@pytest.mark.parametrize(
+    ("proposal", "message"),
+    [
+        (Proposal("admin", upload=ROW, model="ward"), "model: 'ward' is not BACKEND/MODEL"),
+        (Proposal("admin", upload=ROW, tier="local"), "model: is missing"),
+        (Proposal("admin", upload=ROW, like="qwen"), "model: is missing"),
+        (
+            Proposal("admin", upload=ROW, model="a/b", tier="local", like="qwen"),
+            "model: a tier and a model that it is like",
+        ),
+    ],
+)
+async def test_what_card_is_meant_must_be_plain(
+    make: Make, proposal: Proposal, message: str
+) -> None:
+    with pytest.raises(BadRows, match=message):
+        await make().propose(proposal)
+
+
 async def test_collected_labels_are_what_is_refitted(make: Make, database: Database) -> None:
     refits = make()
     with pytest.raises(BadRows, match="no labels have been collected"):

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from routers.labels import LabelsError
+from routers.model_rows import parse_model_rows
 from routers.refit import ModelRows, load_model_rows
-from routers.refit.model_rows import parse_model_rows
 
 
 def parsed(*rows: dict[str, Any]) -> ModelRows:

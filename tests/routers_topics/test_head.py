@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
+from routers.onnx.heads import HeadModel, load_heads
+from routers.onnx.router import DEFAULT_ARTEFACT
 from routers.onnx.topics import LinearHead, TopicHead, WordTable, from_arrays, term_ids
 from routers.train.discriminant import fit_head
 
@@ -63,6 +66,17 @@ def test_the_surest_label_has_its_share_of_all():
     [(label, p)] = head.surest(vector, [""])
     assert head.labels.index(label) == shares.argmax()
     assert p == pytest.approx(shares.max() / shares.sum(), rel=1e-5)
+
+
+def test_below_the_floor_there_is_no_label():
+    shipped = load_heads(DEFAULT_ARTEFACT)
+    sentence = np.full((1, shipped.width), shipped.width**-0.5, dtype=np.float32)
+    found = {}
+    for floor in (0.0, 1.01):
+        heads = msgspec.structs.replace(shipped.heads, topics=dict.fromkeys(shipped.topics, floor))
+        found[floor] = HeadModel(heads, shipped.arrays).name_topics(sentence, ["any"])
+    assert found[1.01] == {name: [None] for name in shipped.topics}
+    assert all(label in shipped.topics[name].labels for name, [label] in found[0.0].items())
 
 
 @pytest.mark.parametrize(
