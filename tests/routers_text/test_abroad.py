@@ -75,7 +75,8 @@ def test_more_is_asked_only_where_the_words_are_of_another_language(
     abroad: DataClassModel, classes: DataClassModel
 ) -> None:
     phi, english, foreign = abroad.evidence("Ich heisse Anna Weber.")
-    assert (english, foreign) == (-np.inf, pytest.approx(foreign))
+    assert english == -np.inf
+    assert foreign > -np.inf
     assert abroad.logits("Ich heisse Anna Weber.") == pytest.approx((phi, foreign - 100.0))
     for text in ("My name is Anna Weber.", "Anna Weber", "My name is Anna Weber, said ich."):
         phi, english, foreign = abroad.evidence(text)
