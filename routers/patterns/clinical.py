@@ -24,9 +24,24 @@ def _words(text: str) -> frozenset[bytes]:
 
 
 _PATIENT = _words(
-    "patient pt patientin patienten paciente pacientes patiente paziente patiënt pacjent pasient"
+    "patient pt patientin patienten paciente pacientes patiente paziente patiënt pacjent pasient "
+    "pazienti patiënte patiënten pacjentka pacjenta pacjentki chory chora chorego chorej doente "
+    "utente patientens pasienten pasientens"
 )
-_CLINICIAN = _words("doctor dr physician nurse arzt ärztin médecin médico doktor clinician")
+# Of these no plural is the same, and none is an English word.
+_ONE_PATIENT = _words(
+    "patientin patiente paziente paciente patiënt patiënte pacjent pacjentka doente pasienten"
+)
+_ABROAD = _words(
+    "er sie il elle él ella lei ela hij zij hon ona "
+    "frau mann herr femme homme monsieur madame mujer varón hombre niña niño donna uomo mulher "
+    "homem mevrouw meneer vrouw kvinna kvinne kvinde kobieta mężczyzna"
+)
+_CLINICIAN = _words(
+    "doctor dr physician nurse arzt ärztin médecin médico doktor clinician médica medico "
+    "dottore dottoressa doutor doutora huisarts dokter lekarz lekarka läkare läkaren legen læge "
+    "lægen"
+)
 # What a note says of a patient; `_TOLD_LOOSELY` are words that other texts use as well.
 _TOLD = _words(
     "presents presented presenting denies denied complains complained complaining diagnosed "
@@ -34,7 +49,14 @@ _TOLD = _words(
     "vorstellig klagt berichtet aufgenommen entlassen verordnet eingeliefert diagnostiziert "
     "présente consulte souffre hospitalisé hospitalisée prescrit adressé adressée "
     "acude refiere presenta ingresó ingresa diagnosticado diagnosticada prescrito niega "
-    "lamenta ricoverato ricoverata riferisce"
+    "lamenta ricoverato ricoverata riferisce "
+    "klagte vorgestellt eingewiesen hospitalisiert admis admise transféré transférée présentait "
+    "ingresado ingresada acudió remitido remitida giunge dimesso dimessa nega prescrive queixa "
+    "refere internado internada medicado medicada klaagt opgenomen ontslagen verwezen "
+    "voorgeschreven ontkent zgłosił zgłosiła skarży przyjęty przyjęta wypisany wypisana "
+    "rozpoznano zlecono zalecono neguje söker inkommer inlagd utskriven klagar förnekar klager "
+    "innlagt utskrevet indlagt udskrevet "
+    "plaint revu revue zgłasza przyjmuje uppger opplyser oplyser"
 )
 _TOLD_LOOSELY = _TOLD | _words(
     "reports reported states stated admitted referred examined tolerated complaint stellt stellte "
@@ -47,7 +69,9 @@ _RECORD = _words(
     "anicteric supple nontender nondistended murmurs gallops rhonchi rales crackles "
     "organomegaly auscultation palpation bilaterally unremarkable noncontributory afebrile "
     "anamnese befund epikrise entlassungsbrief arztbrief aufnahmebefund vorerkrankungen "
-    "antécédents anamnèse ordonnance anamnesis antecedentes epicrisis anamnesi"
+    "antécédents anamnèse ordonnance anamnesis antecedentes epicrisis anamnesi "
+    "anamnes ausculta auskultation auscultazione palpazione palpación palpação osłuchowo "
+    "epikryza epicrise epicrisi ontslagbrief crepitaties fosa auscultatie"
 )
 _CLINICAL = _RECORD | _words(
     "pain ache aches headache headaches migraine fever chills cough nausea vomiting diarrhea "
@@ -88,20 +112,86 @@ _CLINICAL = _RECORD | _words(
     "diagnostic traitement médicament médicaments comprimés hypertension diabète hôpital "
     "opération allergie dolor fiebre tos vómitos mareo disnea torácico diagnóstico tratamiento "
     "medicamento medicación hipertensión cirugía alergias cáncer infarto "
-    "dolore febbre tosse nausea pressione diagnosi terapia farmaco farmaci"
+    "dolore febbre tosse nausea pressione diagnosi terapia farmaco farmaci "
+    "hypertonie lunge lungen niere nieren leber pneumonie bauchschmerzen kopfschmerz entzündung "
+    "infektion antibiotika antibiotikum blutung schwellung röntgenbild paracetamol ramipril "
+    "karzinom céphalée céphalées asthme pénicilline pulmonaire abdominale antibiotique "
+    "antibiotiques pneumopathie cœur poumon poumons foie rein reins hypertendu hypertendue "
+    "anémie troponine apyrétique amlodipine cefalea neumonía infección urinaria antibiótico "
+    "antibióticos asma penicilina hígado riñón pulmón pulmones fractura náuseas dislipemia "
+    "enalapril urgencias analgésico insulina hipertensión fibrillazione dispnea edemi polmonite "
+    "addome ipertensione diabete antibiotici antibiotico cuore polmoni fegato infezione vomito "
+    "paracetamolo amoxicillina frattura tachicardia dor torácica febre tosse vômitos "
+    "hipertensão coração pulmonar pulmão fígado infecção infeção medicação tratamento losartana "
+    "sibilos cefaleia tontura alergia diabética hoesten koorts longen longontsteking hartfalen "
+    "kortademigheid medicatie hoofdpijn duizeligheid bloeddruk buikpijn misselijkheid pijn "
+    "antibiotica ziekenhuis doxycycline furosemide allergie ból bólu bóle gorączka gorączki "
+    "gorączkę nadciśnienie nadciśnienia cukrzyca cukrzycy leki duszność duszności obrzęki "
+    "obrzęków serca kaszel nudności wymioty płuc wątroba nerki tkliwość usg antybiotyk "
+    "metformina troponinę bröstsmärta andnöd blodtryck lunginflammation huvudvärk feber hosta "
+    "illamående yrsel smärta hjärta lungor brystsmerter blodtrykk hodepine kvalme smerter "
+    "blodtryk hovedpine hoste åndenød "
+    "rückenschmerzen halsschmerzen gelenkschmerzen magenschmerzen durchfall verstopfung "
+    "ausschlag schlaflosigkeit depression fraktur schenkelhalsfraktur oberschenkelhalsbruch "
+    "knochenbruch gestürzt sturz narkose blinddarm gallensteine migräne thrombose embolie "
+    "demenz epilepsie arthrose anämie schilddrüse schwanger schwangerschaft wunde geschwür "
+    "metastasen chemotherapie bestrahlung röntgen mrt sonographie ultraschall kreatinin "
+    "diarrhée éruption insomnie anxiété dépression entorse plaie brûlure anesthésie appendicite "
+    "calculs thrombose embolie démence épilepsie ostéoporose arthrose thyroïde thyroïdien "
+    "enceinte ulcère métastases chimiothérapie radiothérapie radiographie irm échographie "
+    "angine otite grippe insuffisance diabétique glycémie infectée infecté persiste "
+    "diarrea estreñimiento erupción insomnio ansiedad depresión herida quemadura caída "
+    "anestesia apendicitis migraña trombosis embolia demencia epilepsia artrosis tiroides "
+    "embarazada embarazo úlcera metástasis quimioterapia radioterapia radiografía ecografía "
+    "otitis insuficiencia diabético diabética glucemia cadera amoxicilina ibuprofeno omeprazol "
+    "stipsi eruzione insonnia ansia depressione ferita ustione caduta anestesia appendicite "
+    "calcoli emicrania trombosi demenza epilessia artrosi tiroide incinta gravidanza ulcera "
+    "metastasi chemioterapia radiografia ecografia otite diabetico diabetica glicemia "
+    "medicazione ibuprofene "
+    "diarreia obstipação erupção insônia insónia depressão ferida queimadura queda apendicite "
+    "enxaqueca trombose demência epilepsia artrose tireoide grávida gravidez metástases "
+    "ressonância gripe insuficiência diabético expetoração roncos auscultação "
+    "diarree obstipatie slapeloosheid depressie wond brandwond gevallen narcose blindedarm "
+    "galstenen trombose dementie epilepsie artrose schildklier zwanger zwangerschap zweer "
+    "uitzaaiingen bestraling röntgenfoto echografie oorontsteking griep heupfractuur fractuur "
+    "geopereerd "
+    "biegunka zaparcia wysypka bezsenność depresja rana rany oparzenie upadek znieczulenie "
+    "zapalenie kamica migrena zakrzepica otępienie padaczka choroba choroby tarczyca ciąża "
+    "ciąży wrzód przerzuty chemioterapia rezonans grypa glukoza złamanie oddział uczulenie "
+    "uczulenia "
+    "diarré förstoppning utslag sömnlöshet ångest sår brännskada fallit narkos blindtarm "
+    "gallsten migrän demens epilepsi artros sköldkörtel gravid graviditet röntgen ultraljud "
+    "öroninflammation influensa höftfraktur opereras blodtrycket forstoppelse utslett "
+    "søvnløshet brudd lårhalsbrudd svanger lungebetennelse udslæt søvnløshed lungebetændelse "
+    "antikoagulation vorhofflimmern raucher beschwerdefrei krankengymnastik gerötet trommelfell "
+    "wehen amoxicillin apixaban contractions tympan plâtre saturation oxygène amoxicilline "
+    "enfant grossesse epoc disnea saturación oxígeno convulsión neurológica ayunas glucosa "
+    "metformina hernia apendicitis colecistectomia decorso torace emoglobina gastroscopia "
+    "stanchezza ernia sottoposto hérnia complicações ouvido tímpano amoxicilina "
+    "tonturas tensão galblaas beloop oorpijn trommelvlies amoxicilline suikerziekte duizelig "
+    "tensie operacji powikłań gorączką bólem ucha amoksycylinę cukrzycą nadciśnieniem zawroty "
+    "opererad gallsten komplikationer örat trumhinnan"
 )
-_TREATED = _words("prescribed verordnet prescrit recetado receta rezept rx prn bid tid qid")
+_TREATED = _words(
+    "prescribed verordnet prescrit recetado receta rezept rx prn bid tid qid prescrive "
+    "prescreve voorgeschreven zalecono przepisano ordinerats pauta beleid behandlas"
+)
 _KIN = _words(
     "mother father brother sister aunt uncle grandmother grandfather siblings mutter vater"
 )
-_THIRD = _words("he she his her him er sie il elle él ella")
+_THIRD = _words("he she his her him er sie il elle él ella lei ela hij zij hon ona")
 _FIRST = _words("i my me ich mein meine je mon ma mi mis")
 _SECOND = _words("you your sir ma madam vous votre sie ihr ihre usted su")
-_HISTORY = _words("history family died positive negative no vorerkrankungen familiär")
+_HISTORY = _words(
+    "history family died positive negative no vorerkrankungen familiär antécédents antecedentes "
+    "anamnese anamnesi anamnesis anamnes wywiad voorgeschiedenis vorgeschichte"
+)
 _PERSON = _words(
     "he she his her him mr mrs ms miss sir madam ma male female man woman boy girl lady gentleman "
     "i my me you your mother father son daughter "
-    "er sie ihr herr frau il elle monsieur madame él ella señor señora sr sra"
+    "er sie ihr herr frau il elle monsieur madame él ella señor señora sr sra "
+    "mujer varón hombre femme homme donna uomo mulher homem mevrouw meneer vrouw kvinna kvinde "
+    "kobieta mężczyzna lei ela hij zij hon ona"
 )
 _MEASURES = _words("mg mcg ml µg units iu")
 _CODED = _words("icd diagnosis diagnosed dx diagnose diagnostic diagnóstico diagnosi code codes")
@@ -122,14 +212,31 @@ _RECORD_NUMBER = re.compile(
 _ICD10 = re.compile(r"\b[a-tv-z][0-9][0-9ab]\.[0-9a-z]{1,4}\b")
 _DOSE = re.compile(r"\b[0-9]{1,4}(?:[.,][0-9]{1,3})? ?(?:mg|mcg|µg|μg|units|iu|ml)\b")
 _DATE = re.compile(r"\b[0-9]{1,4}[\-./][0-9]{1,2}[\-./][0-9]{2,4}\b")
+_AGED_ABROAD = (
+    r"\b[0-9]{1,3}[ \-](?:jährige[mnrs]?|årig)\b|"
+    r"\b[0-9]{1,3} (?:años|ans|anni|anos|jaar|jahre?|lat|år)\b|\blat [0-9]{1,3}\b"
+)
 _AGED = re.compile(
-    r"\b[0-9]{1,3}[ \-]?(?:year|yr|month|week|day)s?[ \-]?old|\b[0-9]{1,3} ?y/?o\b|"
-    r"\b[0-9]{1,3}[ \-]jährige|\b[0-9]{1,3} (?:años|ans)\b"
+    r"\b[0-9]{1,3}[ \-]?(?:year|yr|month|week|day)s?[ \-]?old|\b[0-9]{1,3} ?y/?o\b|" + _AGED_ABROAD
+)
+_OF_AGE_ABROAD = re.compile(_AGED_ABROAD)
+# One of them, not patients in general.
+_ONE_OF_THEM = re.compile(
+    r"\b(?:der|die|dem|le|la|il|el|o|a|de|den) (?:patient(?:in|e)?|pa[cz]iente|doente|patiënte?)\b"
+)
+# Some languages write as one word what others write as two.
+_COMPOUND = re.compile(
+    r"\b[^\W\d_]{2,24}(?:schmerz(?:en)?|fraktur|bruch|entzündung|spiegelung|therapie|"
+    r"pijn|fractuur|ontsteking|operatie|värk|smärta|smerter)\b"
 )
 _THE_PATIENT = re.compile(r"\b(?:the|this|our|der|die|le|la|el) pa[tc]ient")
-_SPEAKER = re.compile(r"(?:^|\n)[ \t*#>]{0,8}(?:patient|pt|patientin|paciente)[ \t*]{0,3}:")
+_SPEAKER = re.compile(
+    r"(?:^|\n)[ \t*#>]{0,8}(?:patient|pt|patientin|paciente|patiente|"
+    r"paziente|patiënte?|pacjent(?:ka)?|doente|pasient|patienten)[ \t*]{0,3}:"
+)
 _OTHER_SPEAKER = re.compile(
-    r"(?:^|\n)[ \t*#>]{0,8}(?:doctor|dr|physician|nurse|clinician|arzt|ärztin|médecin|médico)"
+    r"(?:^|\n)[ \t*#>]{0,8}(?:doctor|dr|physician|nurse|clinician|arzt|ärztin|médecin|"
+    r"médic[oa]|medico|dottor(?:e|essa)|doutora?|dokter|huisarts|lekarz|läkare|lege|læge)"
     r"[ \t*]{0,3}:"
 )
 # One clinical term in so many different words.
@@ -217,6 +324,8 @@ def _is_consultation(text: str, words: set[bytes], terms: int, distinct: int) ->
 
 def _is_note(text: str, words: set[bytes], terms: int, distinct: int) -> bool:
     """Prose of a record: a person, what the note says of them, and clinical matter."""
+    if _is_short_note(text, words, terms, distinct):
+        return True
     told, record = len(words & _TOLD), len(words & _RECORD)
     third = not words.isdisjoint(_THIRD)
     if not words.isdisjoint(_PATIENT):
@@ -236,3 +345,17 @@ def _is_note(text: str, words: set[bytes], terms: int, distinct: int) -> bool:
     if terms >= 3 and not words.isdisjoint(_KIN) and not words.isdisjoint(_HISTORY):
         return third and dense
     return terms >= 3 and told >= 1 and dense and not words.isdisjoint(_PERSON)
+
+
+def _is_short_note(text: str, words: set[bytes], terms: int, distinct: int) -> bool:
+    """In other languages than English: one patient or one aged person and clinical matter, without
+    a verb that says so. Who asks means patients in general."""
+    if not terms or (words.isdisjoint(_PATIENT) and words.isdisjoint(_ABROAD)) or "?" in text:
+        return False
+    if terms == 1 and has_match(_COMPOUND, text):
+        terms += 1
+    if terms < 2 or terms * _DENSE < distinct:
+        return False
+    if not words.isdisjoint(_ONE_PATIENT) or has_match(_OF_AGE_ABROAD, text):
+        return True
+    return has_match(_ONE_OF_THEM, text)

@@ -56,6 +56,13 @@ CLINICAL = [
     "Die Patientin klagt über Brustschmerzen, Blutdruck 160/95.",
     "Le patient consulte pour une douleur thoracique et une fièvre.",
     "La paciente refiere dolor de cabeza y fiebre desde hace tres días.",
+    "Paziente di 72 anni con fibrillazione atriale, giunge in pronto soccorso per dispnea.",
+    "O doente foi internado por pneumonia, medicado com antibiótico.",
+    "Patiënt komt met hoesten en koorts sinds vier dagen. Beleid: doxycycline 100 mg.",
+    "Pacjentka zgłosiła się z powodu bólu brzucha i gorączki. Zalecono USG.",
+    "Patienten söker på grund av bröstsmärta och andnöd sedan i går.",
+    "Frau M., 81 Jahre, gestürzt, Schenkelhalsfraktur links, Operation heute.",
+    "Huisarts: Waar doet het pijn?\nPatiënte: In mijn buik.",
 ]
 CLEAN = [
     "",
@@ -70,6 +77,12 @@ CLEAN = [
     "What are common treatments for hypertension?",
     "Please be patient, the doctor will see you in 5 minutes",
     "1,234,567 + 7,654,321 = 8,888,888",
+    "¿Qué debe hacer un paciente con fiebre y tos?",
+    "Die Zahl der Patienten in den Krankenhäusern ist im Winter gestiegen.",
+    "Schrijf een folder voor de patiënten van ons ziekenhuis.",
+    "Quel médicament prend-on contre la fièvre ?",
+    "Il ministro presenta il piano contro il cancro.",
+    "Der Mann, 40 Jahre, sucht eine Wohnung in Kiel.",
 ]
 
 
