@@ -60,7 +60,7 @@ class DataClassModel:
 
     def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         if "hashing" not in arrays or arrays["hashing"].tolist() != [HASHING]:
-            raise ArtefactError(FILE, "is for features of another version: train it anew")
+            raise ArtefactError(FILE, "is of another version: fit the artefact anew")
         windows = take(arrays, FILE, "windows", "i", (len(NAMES), 1 << BITS))
         tokens = take(arrays, FILE, "tokens", "i", (BEFORE + 1, 1 << BITS))
         self._weights = _packed(windows, tokens)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from routers.onnx.arrays import check_rising, load_arrays, take
+from routers.onnx.manifest import ArtefactError
 from routers.onnx.ngrams import BLOCK_SHIFT, blocks, character_grams, code_points, letters
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class LanguageModel:
     def __init__(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         import numpy as np
 
+        if "english" not in arrays:
+            raise ArtefactError(FILE, "is of an earlier version: fit the artefact anew")
         names = take(arrays, FILE, "names", "U", (None,))
         buckets = take(arrays, FILE, "buckets", "u", (None,))
         self._weights = take(arrays, FILE, "weights", "i", (len(buckets), len(names)))

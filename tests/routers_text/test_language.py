@@ -175,6 +175,12 @@ def test_what_is_plainly_english_needs_ascii_and_three_words_a_quarter_of_all(
     assert model.plainly_english(letters(text, CHARACTERS)) is plain
 
 
+def test_a_file_of_an_earlier_version_is_told(language_arrays: dict[str, Any]) -> None:
+    before = {name: array for name, array in language_arrays.items() if name != "english"}
+    with pytest.raises(ArtefactError, match="earlier version: fit the artefact anew"):
+        LanguageModel(before)
+
+
 def test_the_words_of_english_are_no_other_languages() -> None:
     english = ["The hand is in the water", "what is the answer", "in what hand", "don't"]
     sentences = [
