@@ -202,7 +202,7 @@ _IDENTIFIED = _words("mrn medical patient chart record krankenversicherungsnumme
 # One set decides whether there is anything to weigh at all.
 _CUES = _PATIENT | _CLINICIAN | _CLINICAL | _TOLD_LOOSELY | _MEASURES | _CODED | _BIRTH
 _CUES = _CUES | _IDENTIFIED
-_ASKED_FOR = _CUES | _TREATED | _KIN | _THIRD | _FIRST | _SECOND | _HISTORY | _PERSON
+_ASKED_FOR = _CUES | _TREATED | _KIN | _THIRD | _FIRST | _SECOND | _HISTORY | _PERSON | _ABROAD
 
 _RECORD_NUMBER = re.compile(
     r"(?:\bmrn|\bmedical (?:record|chart)(?: (?:number|no|nr|id))?|\bpatient(?:en)?[ \-]?"
@@ -222,8 +222,26 @@ _AGED = re.compile(
 _OF_AGE_ABROAD = re.compile(_AGED_ABROAD)
 # One of them, not patients in general.
 _ONE_OF_THEM = re.compile(
-    r"\b(?:der|die|dem|le|la|il|el|o|a|de|den) (?:patient(?:in|e)?|pa[cz]iente|doente|patiënte?)\b"
+    r"\b(?:(?:der|die|dem|le|la) patient(?:in|e)?|(?:la|il|el|o|a) (?:pa[cz]iente|doente)|"
+    r"de patiënte?)\b"
 )
+# Clinical words by stems that many languages share, and by their ends, for some write as one word
+# what others write as two.
+_CLINICAL_STEM = re.compile(
+    r"[^\W\d_]{2,24}(?:schmerz(?:en)?|fraktur|bruch|entzündung|spiegelung|therapie|pijn|fractuur|"
+    r"ontsteking|operatie|värk|smärta|smerter)\Z|"
+    r"(?:pneum|bron[ck]h?[io]|h[yi]?pertens|h[yi]perton|diabet|cukrzyc|insuff?i[csz]|infar[ck]t|"
+    r"trombo|thrombo|zakrzep|[ck]reatinin|d[iy]al[iy][sz]|epil[eé]p|fra[ck]?tur|fractuur|antib[iy]ot|"
+    r"amo[ks][iy]?[cx]|terap|th[eé]rap|chemo|quimio|chimio|all?erg|astm|asm[ao]\Z|asthm|migr[aeä]n|"
+    r"emicran|tumou?r|karzinom|carcinom|metast|anest|narko[sz]|h[eé]mogl|emoglob|radiogra|röntgen|"
+    r"r[oø]ntgen|e[ck]hogra|ecogra|ecograf|tomogra|gastro|[ck]olonos|appendi|apendi|hernia|érnia|"
+    r"dispn|dyspn|ta[ck]h?[iy][ck]ard|fibrill?a|arritm|aritm|s[eé]psis|infe[ck]|infeç|neuro|nefro|"
+    r"n[eé]phro|ren(?:al|ale|ais)\Z|pulmon|[ck]ardi|gl[iuy][ck][aeéo]m|ins[uú]lin|[ck]orti[ck]o|"
+    r"para[ck]etam|ibuprof|aspirin|métform|metform|p[hř]ysio|fisio|fizjo|fyzio|rehab|dement|démen|"
+    r"dépress|depress|insonn|insomn|an[eä]mi|anémi|hepat|hépat|cirr|leuk|leuc|lymph|linf)"
+)
+# A text in which so few words are clinical at best is not looked at word by word.
+_AT_BEST = 8
 # Some languages write as one word what others write as two.
 _COMPOUND = re.compile(
     r"\b[^\W\d_]{2,24}(?:schmerz(?:en)?|fraktur|bruch|entzündung|spiegelung|therapie|"
@@ -350,12 +368,16 @@ def _is_note(text: str, words: set[bytes], terms: int, distinct: int) -> bool:
 def _is_short_note(text: str, words: set[bytes], terms: int, distinct: int) -> bool:
     """In other languages than English: one patient or one aged person and clinical matter, without
     a verb that says so. Who asks means patients in general."""
-    if not terms or (words.isdisjoint(_PATIENT) and words.isdisjoint(_ABROAD)) or "?" in text:
+    if distinct > _DENSE * (terms + _AT_BEST) or "?" in text:
         return False
-    if terms == 1 and has_match(_COMPOUND, text):
-        terms += 1
-    if terms < 2 or terms * _DENSE < distinct:
+    if words.isdisjoint(_PATIENT) and words.isdisjoint(_ABROAD):
         return False
-    if not words.isdisjoint(_ONE_PATIENT) or has_match(_OF_AGE_ABROAD, text):
-        return True
-    return has_match(_ONE_OF_THEM, text)
+    if not (
+        not words.isdisjoint(_ONE_PATIENT)
+        or has_match(_OF_AGE_ABROAD, text)
+        or has_match(_ONE_OF_THEM, text)
+    ):
+        return False
+    others = (word.decode("utf-8", "replace") for word in words - _CLINICAL)
+    terms += sum(_CLINICAL_STEM.match(word) is not None for word in others)
+    return terms >= 2 and terms * _DENSE >= distinct
