@@ -242,11 +242,6 @@ _CLINICAL_STEM = re.compile(
 )
 # A text in which so few words are clinical at best is not looked at word by word.
 _AT_BEST = 8
-# Some languages write as one word what others write as two.
-_COMPOUND = re.compile(
-    r"\b[^\W\d_]{2,24}(?:schmerz(?:en)?|fraktur|bruch|entzündung|spiegelung|therapie|"
-    r"pijn|fractuur|ontsteking|operatie|värk|smärta|smerter)\b"
-)
 _THE_PATIENT = re.compile(r"\b(?:the|this|our|der|die|le|la|el) pa[tc]ient")
 _SPEAKER = re.compile(
     r"(?:^|\n)[ \t*#>]{0,8}(?:patient|pt|patientin|paciente|patiente|"
