@@ -9,9 +9,11 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from gateway.changes import list_changes
 from gateway.learning import repository
+from gateway.learning.activation import _require_done
 from gateway.learning.errors import (
     BadRows,
     NoBase,
@@ -21,6 +23,7 @@ from gateway.learning.errors import (
     UnknownRefit,
 )
 from gateway.learning.refits import TIME_LIMIT_S, Proposal, Refit, Refits
+from gateway.learning.schema import activations
 from gateway.learning.types import Label, conversation_of
 from gateway.records import Database, RecordsError
 from gateway.store import Store
@@ -129,6 +132,47 @@ async def test_a_deleted_refit_leaves_neither_files_nor_its_name(
     assert (change.action, change.target) == ("router.delete", "mine")
     await refits.propose(Proposal("admin", "mine", upload=ROW))
     assert (await ended(refits, "mine")).state == "done"
+
+
+async def test_in_postgresql_a_refit_is_deleted_or_activated_but_never_both(
+    cluster: str, store: Store, tmp_path: Path
+) -> None:
+    database = Database(cluster)
+    await database.start()
+    refits = Refits(
+        database,
+        Lock(store, "refit", "one"),
+        tmp_path / "artefacts",
+        lambda: tmp_path / "base-artefact",
+        program=(sys.executable, "-c", GOOD),
+    )
+    await refits.propose(Proposal("admin", "turns", upload=ROW))
+    assert (await ended(refits, "turns")).state == "done"
+    checked, told = threading.Event(), threading.Event()
+
+    def activate(connection: sa.Connection) -> None:
+        _require_done(connection, "turns", lock=True)
+        checked.set()
+        told.wait(10)
+        row = {"id": 1, "name": "turns", "before": 0, "at": 0.0}
+        connection.execute(activations.insert().values(row))
+
+    async def delete() -> str:
+        await asyncio.to_thread(checked.wait, 10)
+        # It is not active yet, and waits for whoever is activating it.
+        deleting = asyncio.create_task(refits.delete("turns", "admin"))
+        await asyncio.wait([deleting], timeout=0.5)
+        told.set()
+        with pytest.raises(RefitNotReady, match="is active") as refused:
+            await deleting
+        return str(refused.value)
+
+    await asyncio.gather(database.write(activate), delete())
+    assert (tmp_path / "artefacts" / "turns" / "manifest.json").is_file()
+    await database.write(lambda connection: connection.execute(activations.delete()))
+    assert (await refits.delete("turns", "admin")).name == "turns"
+    await refits.aclose()
+    await database.aclose()
 
 
 async def test_what_runs_is_not_deleted_and_what_failed_is(make: Make) -> None:
