@@ -137,8 +137,10 @@ async def test_a_deleted_refit_leaves_neither_files_nor_its_name(
 async def test_in_postgresql_a_refit_is_deleted_or_activated_but_never_both(
     cluster: str, store: Store, tmp_path: Path
 ) -> None:
-    database = Database(cluster)
+    # One worker's writes wait for each other anyhow; these are two.
+    database, other = Database(cluster), Database(cluster)
     await database.start()
+    await other.start()
     refits = Refits(
         database,
         Lock(store, "refit", "one"),
@@ -167,11 +169,12 @@ async def test_in_postgresql_a_refit_is_deleted_or_activated_but_never_both(
             await deleting
         return str(refused.value)
 
-    await asyncio.gather(database.write(activate), delete())
+    await asyncio.gather(other.write(activate), delete())
     assert (tmp_path / "artefacts" / "turns" / "manifest.json").is_file()
     await database.write(lambda connection: connection.execute(activations.delete()))
     assert (await refits.delete("turns", "admin")).name == "turns"
     await refits.aclose()
+    await other.aclose()
     await database.aclose()
 
 
