@@ -78,6 +78,10 @@ class DeletedView(msgspec.Struct, frozen=True):
     feedback: int
 
 
+class DeletedRefitView(msgspec.Struct, frozen=True):
+    name: str
+
+
 class RefitPage(msgspec.Struct, frozen=True):
     items: list[Refit]
     next_cursor: str | None
@@ -131,10 +135,11 @@ async def refit(context: Context, name: Name) -> Refit:
 
 
 @delete("/refits/{name:str}", status_code=200, summary="Delete a refit and its files")
-async def delete_refit(context: Context, name: Name) -> Refit:
+async def delete_refit(context: Context, name: Name) -> DeletedRefitView:
     """One that has ended and is not active. Its artefact holds a vector of each text that it was
-    fitted to, which outlives the deletion of the labels. Answers what it was."""
-    return await _learning(context).refits.delete(check_name(name), ACTOR)
+    fitted to, which outlives the deletion of the labels."""
+    await _learning(context).refits.delete(check_name(name), ACTOR)
+    return DeletedRefitView(name)
 
 
 @post(

@@ -55,7 +55,10 @@ def refits(args: argparse.Namespace) -> int:
     with connect(args) as admin:
         if args.delete:
             gone = admin.request("DELETE", f"/refits/{part(args.name)}").json()
-            print_json(gone) if args.json else print(f"{gone['name']} is deleted")
+            if args.json:
+                print_json(gone)
+            else:
+                print(f"{gone['name']} is deleted")
             return OK
         if args.name is not None:
             return _show(args, admin.get(f"/refits/{part(args.name)}"))
@@ -152,7 +155,10 @@ def _rows(name: str | None, of_a_model: bool) -> bytes | None:
     from routers.model_rows import load_model_rows
 
     try:
-        load_model_rows(Path(name)) if of_a_model else load_rows(Path(name))
+        if of_a_model:
+            load_model_rows(Path(name))
+        else:
+            load_rows(Path(name))
         with opened(Path(name)) as lines:
             return b"".join(lines)
     except LabelsError as exc:

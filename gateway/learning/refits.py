@@ -191,40 +191,34 @@ class Refits:
         found, following = await self._database.read(_page, limit, cursor)
         return [self._seen(refit) for refit in found], following
 
-    async def delete(self, name: str, actor: str) -> Refit:
-        """Remove a refit that has ended and is not active, with its files. Raises UnknownRefit,
-        RefitNotReady, RecordsError."""
-        await self._database.read(self._require_deletable, name, False)
-        folder, aside = self._folder / name, self._folder / f".{name}.deleted"
-
-        def change(connection: sa.Connection) -> Refit:
-            refit = self._require_deletable(connection, name, True)
-            connection.execute(refits.delete().where(refits.c.name == name))
-            gone = Change(self._clock(), actor, "router.delete", name, refit.state, "")
-            write_change(connection, _TOPIC, gone)
-            return refit
-
-        # Out of the way first: while its line is there, nobody can have it half.
-        try:
-            await asyncio.to_thread(_move, folder, aside)
-            try:
-                refit = await self._database.write(change)
-            except Exception:
-                await asyncio.to_thread(_move, aside, folder)
-                raise
-            await asyncio.to_thread(_remove, aside)
-        except OSError as exc:
-            raise RefitNotReady(f"the files of {name!r} cannot be removed: {exc}") from exc
-        return refit
-
-    def _require_deletable(self, connection: sa.Connection, name: str, lock: bool) -> Refit:
-        found = _read(connection, name, lock)
-        if found is None:
+    async def delete(self, name: str, actor: str) -> None:
+        """Remove a refit that has ended and is not active: its line, then its files. Where the
+        files could not be removed, it can be asked for again. Raises UnknownRefit, RefitNotReady,
+        RecordsError."""
+        if _NAME.fullmatch(name) is None:
             raise UnknownRefit(name)
-        if self._seen(found).state == "running":
-            raise RefitNotReady(f"refit {name!r} is running")
-        require_inactive(connection, name)
-        return found
+
+        def change(connection: sa.Connection) -> bool:
+            found = _read(connection, name, lock=True)
+            if found is None:
+                return False
+            if self._seen(found).state == "running":
+                raise RefitNotReady(f"refit {name!r} is running")
+            require_inactive(connection, name)
+            connection.execute(refits.delete().where(refits.c.name == name))
+            gone = Change(self._clock(), actor, "router.delete", name, found.state, "")
+            write_change(connection, _TOPIC, gone)
+            return True
+
+        known = await self._database.write(change)
+        # Nobody can activate it any more, and nobody takes its name while its folder is there.
+        try:
+            await asyncio.to_thread(shutil.rmtree, self._folder / name)
+        except FileNotFoundError as exc:
+            if not known:
+                raise UnknownRefit(name) from exc
+        except OSError as exc:
+            raise RefitNotReady(f"the files of {name!r} were not removed: {exc}") from exc
 
     async def aclose(self) -> None:
         """A refit that is running is given up, and says so."""
@@ -369,19 +363,6 @@ def _clear(folder: Path, out: Path) -> None:
     """Make the folder of artefacts, and room in it. Blocking."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     shutil.rmtree(out, ignore_errors=True)
-
-
-def _move(path: Path, to: Path) -> None:
-    """Where there is something to move. Blocking. Raises OSError."""
-    if path.exists():
-        _remove(to)
-        path.rename(to)
-
-
-def _remove(path: Path) -> None:
-    """Blocking. Raises OSError."""
-    if path.exists():
-        shutil.rmtree(path)
 
 
 def _begin(connection: sa.Connection, refit: Refit) -> None:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from gateway.changes import list_changes
 from gateway.learning import repository
-from gateway.learning.activation import _require_done
+from gateway.learning.activation import CONFIGURED, _require_done
 from gateway.learning.errors import (
     BadRows,
     NoBase,
@@ -121,8 +121,7 @@ async def test_a_deleted_refit_leaves_neither_files_nor_its_name(
     for name in ("mine", "other"):
         await refits.propose(Proposal("admin", name, upload=ROW))
         await ended(refits, name)
-    gone = await refits.delete("mine", "admin")
-    assert (gone.name, gone.state) == ("mine", "done")
+    await refits.delete("mine", "admin")
     with pytest.raises(UnknownRefit):
         await refits.get("mine")
     with pytest.raises(UnknownRefit):
@@ -132,6 +131,41 @@ async def test_a_deleted_refit_leaves_neither_files_nor_its_name(
     assert (change.action, change.target) == ("router.delete", "mine")
     await refits.propose(Proposal("admin", "mine", upload=ROW))
     assert (await ended(refits, "mine")).state == "done"
+
+
+async def test_files_that_were_not_removed_are_told_and_can_be_asked_for_again(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refits = make()
+    await refits.propose(Proposal("admin", "mine", upload=ROW))
+    await ended(refits, "mine")
+
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("gateway.learning.refits.shutil.rmtree", refuse)
+        with pytest.raises(RefitNotReady, match=r"'mine' were not removed: .*Permission denied"):
+            await refits.delete("mine", "admin")
+    with pytest.raises(RefitTaken):
+        await refits.propose(Proposal("admin", "mine", upload=ROW))
+    await refits.delete("mine", "admin")
+    assert list((tmp_path / "artefacts").iterdir()) == []
+    with pytest.raises(UnknownRefit):
+        await refits.delete("mine", "admin")
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", ".mine.partial", "a/../../b", CONFIGURED])
+async def test_only_a_refits_own_folder_can_be_deleted(
+    make: Make, tmp_path: Path, name: str
+) -> None:
+    refits = make()
+    (tmp_path / "artefacts" / ".mine.partial").mkdir(parents=True)
+    (tmp_path / "b").mkdir()
+    with pytest.raises(UnknownRefit):
+        await refits.delete(name, "admin")
+    assert (tmp_path / "artefacts" / ".mine.partial").is_dir()
+    assert (tmp_path / "b").is_dir()
 
 
 async def test_in_postgresql_a_refit_is_deleted_or_activated_but_never_both(
@@ -172,7 +206,8 @@ async def test_in_postgresql_a_refit_is_deleted_or_activated_but_never_both(
     await asyncio.gather(other.write(activate), delete())
     assert (tmp_path / "artefacts" / "turns" / "manifest.json").is_file()
     await database.write(lambda connection: connection.execute(activations.delete()))
-    assert (await refits.delete("turns", "admin")).name == "turns"
+    await refits.delete("turns", "admin")
+    assert not (tmp_path / "artefacts" / "turns").exists()
     await refits.aclose()
     await other.aclose()
     await database.aclose()
@@ -185,7 +220,9 @@ async def test_what_runs_is_not_deleted_and_what_failed_is(make: Make) -> None:
         await refits.delete("slow", "admin")
     await refits.aclose()
     assert (await ended(refits, "slow")).state == "failed"
-    assert (await refits.delete("slow", "admin")).state == "failed"
+    await refits.delete("slow", "admin")
+    with pytest.raises(UnknownRefit):
+        await refits.get("slow")
 
 
 async def test_a_refit_whose_deletion_is_not_recorded_stays_whole(
