@@ -34,7 +34,7 @@ _ONE_PATIENT = _words(
 )
 _ABROAD = _words(
     "er sie il elle él ella lei ela hij zij hon ona "
-    "frau mann herr femme homme monsieur madame mujer varón hombre niña niño donna uomo mulher "
+    "frau mann herr femme homme monsieur madame mujer varón hombre niña niño uomo mulher "
     "homem mevrouw meneer vrouw kvinna kvinne kvinde kobieta mężczyzna"
 )
 _CLINICIAN = _words(
@@ -164,7 +164,7 @@ _CLINICAL = _RECORD | _words(
     "öroninflammation influensa höftfraktur opereras blodtrycket forstoppelse utslett "
     "søvnløshet brudd lårhalsbrudd svanger lungebetennelse udslæt søvnløshed lungebetændelse "
     "antikoagulation vorhofflimmern raucher beschwerdefrei krankengymnastik gerötet trommelfell "
-    "wehen amoxicillin apixaban contractions tympan plâtre saturation oxygène amoxicilline "
+    "wehen amoxicillin apixaban tympan plâtre oxygène amoxicilline "
     "enfant grossesse epoc disnea saturación oxígeno convulsión neurológica ayunas glucosa "
     "metformina hernia apendicitis colecistectomia decorso torace emoglobina gastroscopia "
     "stanchezza ernia sottoposto hérnia complicações ouvido tímpano amoxicilina "
@@ -190,7 +190,7 @@ _PERSON = _words(
     "he she his her him mr mrs ms miss sir madam ma male female man woman boy girl lady gentleman "
     "i my me you your mother father son daughter "
     "er sie ihr herr frau il elle monsieur madame él ella señor señora sr sra "
-    "mujer varón hombre femme homme donna uomo mulher homem mevrouw meneer vrouw kvinna kvinde "
+    "mujer varón hombre femme homme uomo mulher homem mevrouw meneer vrouw kvinna kvinde "
     "kobieta mężczyzna lei ela hij zij hon ona"
 )
 _MEASURES = _words("mg mcg ml µg units iu")
