@@ -43,13 +43,13 @@ from gateway.steering import Steering
 from gateway.store import Store, StoreError, StoreSettings
 from gateway.store.lock import Lock
 from gateway.telemetry import Telemetry
-from routers.artefacts import existing_artefact, find_artefact
+from routers.artefacts import existing_artefact, find_artefact, has_gpu
 from routers.base import Router
 from routers.cards import Card
 from routers.heuristics import HeuristicRouter
 from routers.onnx.manifest import MANIFEST, ArtefactError, load_manifest
 from routers.onnx.router import MissingRouter, OnnxRouter
-from routers.onnx.session import check_distributions
+from routers.onnx.session import GPU_RUNTIME, NOT_STARTED, check_distributions, no_cuda
 
 log = logging.getLogger("tollhouse")
 
@@ -186,12 +186,18 @@ def build_router(config: Config) -> Router:
     if settings.artefact == "heuristic":
         return HeuristicRouter()
     try:
-        return OnnxRouter.load(existing_artefact(settings.artefact))
+        router = OnnxRouter.load(existing_artefact(settings.artefact))
     except ArtefactError as exc:
         if settings.on_missing == "fail":
             raise ConfigError("router.artefact", str(exc)) from exc
         log.error("router.artefact: %s; requests stay unclassified", exc)
         return MissingRouter(str(exc))
+    if check_distributions() == GPU_RUNTIME and not has_gpu():
+        # Whoever installed it expects a GPU, and a CPU serves as if nothing were amiss.
+        log.warning(
+            "onnxruntime-gpu is installed, and no GPU is used: %s", no_cuda() or NOT_STARTED
+        )
+    return router
 
 
 def _configured_router(config: Config) -> Router:

@@ -8,8 +8,9 @@ an assistant (CLINC150). Nothing comes from the verdict cache: each request is a
 `classifier` is the model with its heads; `score` is all that a gateway awaits (rendering, event
 loop, batcher, model, heads, language); `in a thread` is the same where the model may not run on the
 event loop; `all` is `score` with the data classes, which a gateway looks for beforehand. Wall time
-is per call; CPU time is of the whole process, over all calls. Needs the development group
-(`make env-dev`), for psutil.
+is per call; CPU time is of the whole process, over all calls. On a GPU also the requests a second
+of one process and of several at once, as a gateway has workers: with micro-batches it is the
+processes that are busy, not the GPU. Needs the development group (`make env-dev`), for psutil.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from routers.artefacts import HEURISTIC, find_artefact, open_router, shipped_artefacts
+from routers.artefacts import HEURISTIC, find_artefact, has_gpu, open_router, shipped_artefacts
 from routers.base import Router
 from routers.onnx.render import Rendered
 from routers.train.data import default_dir, read_records
@@ -47,8 +48,11 @@ CALLS, ENOUGH = 240, 2_000_000_000
 LONG = 60.0
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 NOT_MEASURED = "not measured"
-# Requests under way at once when throughput is measured, and how many in all.
-CLIENTS, REQUESTS = 256, 20_000
+# Requests under way at once in a process when throughput is measured, how many in all, and how many
+# before anything is counted.
+CLIENTS, REQUESTS, FIRST = 256, 20_000, 1_000
+# So many processes at once, where there are as many cores.
+PROCESSES = (1, 4, 8)
 
 T = TypeVar("T")
 
@@ -169,7 +173,7 @@ def stages(directory: Path) -> dict[str, Stage]:
 
     most = load_manifest(directory).max_tokens
     tokenizer = load_tokenizer(directory / "tokenizer.json", most)
-    session, heads = load_session(directory / "model.onnx"), load_heads(directory)
+    session, heads = load_session(directory), load_heads(directory)
     texts, encoder = load_texts(directory), load_encoder(directory, most)
     classifier = Classifier(encoder, heads)
 
@@ -252,10 +256,9 @@ async def in_a_thread(directory: Path, texts: dict[str, list[str]]) -> dict[str,
         await router.aclose()
 
 
-async def throughput(router: Router, texts: Sequence[str]) -> float:
+async def throughput(scoring: Scoring, texts: Sequence[str], requests: int = REQUESTS) -> float:
     """Requests a second with CLIENTS under way at once, so that micro-batches fill."""
-    scoring = Scoring(router)
-    work = iter(range(REQUESTS))
+    work = iter(range(requests))
 
     async def client() -> None:
         for number in work:
@@ -263,7 +266,45 @@ async def throughput(router: Router, texts: Sequence[str]) -> float:
 
     began = time.perf_counter()
     await asyncio.gather(*(client() for _ in range(CLIENTS)))
-    return REQUESTS / (time.perf_counter() - began)
+    return requests / (time.perf_counter() - began)
+
+
+async def _throughput(name: str, data: Path, requests: int) -> float:
+    """As `throughput`, of a process that says when it is ready and waits until it may begin."""
+    router = open_router(name)
+    scoring, texts = Scoring(router), mixes(data)[MIXES[2]]
+    try:
+        for text in texts[:50]:
+            await scoring.score(text)  # until the batcher knows how long the model takes
+        await throughput(scoring, texts, FIRST)
+        print("ready", flush=True)
+        sys.stdin.readline()
+        return await throughput(scoring, texts, requests)
+    finally:
+        await router.aclose()
+
+
+def together(name: str, data: Path, processes: int, requests: int = REQUESTS) -> int:
+    """Requests a second of so many processes at once, each with a router of its own."""
+    command = [sys.executable, "-m", "loadtest.router_latency", "--part", "throughput"]
+    command += ["--artefact", name, "--data", str(data), "--requests", str(requests)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    started = [
+        subprocess.Popen(command, env=_one_thread(), **pipes)  # type: ignore[call-overload]
+        for _ in range(processes)
+    ]
+    try:
+        for process in started:
+            if process.stdout.readline() != "ready\n":
+                raise RuntimeError(f"{name}: a process ended before it was ready")
+        for process in started:
+            process.stdin.write("\n")
+            process.stdin.flush()
+        return round(sum(float(process.stdout.readline()) for process in started))
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
 
 
 async def on_gpu(router: Router, texts: dict[str, list[str]]) -> dict[str, Any] | str:
@@ -272,7 +313,7 @@ async def on_gpu(router: Router, texts: dict[str, list[str]]) -> dict[str, Any] 
         return NOT_MEASURED
     scoring = Scoring(router)
     alone = {name: asdict(await measure_async(scoring.score, texts[name])) for name in texts}
-    return {"batch_1": alone, "requests_per_s": round(await throughput(router, texts[MIXES[2]]))}
+    return {"batch_1": alone}
 
 
 def child(name: str, data: Path, gpu: bool) -> dict[str, Any]:
@@ -302,7 +343,7 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def _child(name: str, texts: dict[str, list[str]], gpu: bool) -> Any:
-    router = open_router(name)
+    router = open_router(name, gpu=gpu)
     try:
         return await (on_gpu if gpu else whole)(router, texts)
     finally:
@@ -324,7 +365,7 @@ def memory(name: str) -> dict[str, float]:
     me = psutil.Process()
     before = me.memory_info().rss / 2**20
     began = time.perf_counter()
-    router = open_router(name)
+    router = open_router(name, gpu=False)
     seconds = time.perf_counter() - began
 
     async def ask() -> None:
@@ -340,10 +381,13 @@ def memory(name: str) -> dict[str, float]:
 
 def isolated(args: Sequence[str]) -> Any:
     """The JSON that this tool prints in a process of its own, with one thread for arithmetic."""
-    environment = {**os.environ, **dict.fromkeys(ONE_THREAD, "1")}
     command = [sys.executable, "-m", "loadtest.router_latency", *args]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+    done = subprocess.run(command, env=_one_thread(), stdout=subprocess.PIPE, check=True)
     return json.loads(done.stdout)
+
+
+def _one_thread() -> dict[str, str]:
+    return {**os.environ, **dict.fromkeys(ONE_THREAD, "1")}
 
 
 def show(result: dict[str, Any]) -> None:
@@ -368,7 +412,8 @@ def _gpu(found: dict[str, Any] | str) -> str:
     if isinstance(found, str):
         return found
     alone = ", ".join(f"{kind} p50 {f['p50']:.0f} us" for kind, f in found["batch_1"].items())
-    return f"{alone}; {found['requests_per_s']} requests/s with micro-batches"
+    rates = ", ".join(f"{rate} by {number}" for number, rate in found["requests_per_s"].items())
+    return f"{alone}; requests/s with micro-batches, by so many processes: {rates}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -378,8 +423,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--artefact", action="append", help="name or directory; all without it")
     parser.add_argument("--data", type=Path, default=default_dir())
     parser.add_argument("--out", type=Path, help="JSON with every figure")
-    parser.add_argument("--part", choices=("cpu", "gpu", "memory"), help=argparse.SUPPRESS)
+    parts = ("cpu", "gpu", "memory", "throughput")
+    parser.add_argument("--part", choices=parts, help=argparse.SUPPRESS)
+    parser.add_argument("--requests", type=int, default=REQUESTS, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
+    if args.part == "throughput":
+        print(_run(_throughput(args.artefact[0], args.data, args.requests)), flush=True)
+        return 0
     if args.part is not None:
         (name,) = args.artefact
         measured = (
@@ -399,14 +449,11 @@ def _all(name: str, data: Path) -> dict[str, Any]:
     def part(which: str) -> Any:
         return isolated(["--artefact", name, "--data", str(data), "--part", which])
 
-    gpu = part("gpu")["gpu"] if name != HEURISTIC and has_cuda() else NOT_MEASURED
+    gpu = part("gpu")["gpu"] if name != HEURISTIC and has_gpu() else NOT_MEASURED
+    if gpu != NOT_MEASURED:
+        possible = [number for number in PROCESSES if number <= (os.cpu_count() or 1)]
+        gpu["requests_per_s"] = {number: together(name, data, number) for number in possible}
     return {**part("cpu"), "memory": part("memory"), "gpu": gpu}
-
-
-def has_cuda() -> bool:
-    import onnxruntime
-
-    return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
 
 
 def machine() -> dict[str, object]:

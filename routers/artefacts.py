@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 from routers.base import Router
@@ -36,13 +37,13 @@ def existing_artefact(name: str) -> Path:
     return found
 
 
+@functools.cache
 def has_gpu() -> bool:
-    """Whether the installed runtime can use a GPU; false without a runtime."""
-    try:
-        from routers.onnx.session import CUDA, available
-    except ImportError:
-        return False
-    return CUDA in available()
+    """Whether the installed runtime runs a model on a GPU here; false without a runtime. Some
+    seconds where there is one, once."""
+    from routers.onnx.session import MODEL, starts_cuda
+
+    return starts_cuda(ARTEFACTS / FAST / MODEL)
 
 
 def shipped_artefacts() -> list[str]:
@@ -50,8 +51,9 @@ def shipped_artefacts() -> list[str]:
     return sorted(folder.name for folder in ARTEFACTS.iterdir() if folder.is_dir())
 
 
-def open_router(name: str) -> Router:
-    """The router of a shipped artefact's name, of a directory, or of `heuristic`. Blocking.
+def open_router(name: str, *, gpu: bool = True) -> Router:
+    """The router of a shipped artefact's name, of a directory, or of `heuristic`. Blocking. `gpu`:
+    whether it may run on one.
 
     Raises `routers.onnx.manifest.ArtefactError`.
     """
@@ -59,4 +61,4 @@ def open_router(name: str) -> Router:
         return HeuristicRouter()
     from routers.onnx.router import OnnxRouter
 
-    return OnnxRouter.load(existing_artefact(name))
+    return OnnxRouter.load(existing_artefact(name), gpu=gpu)

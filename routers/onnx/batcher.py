@@ -38,8 +38,9 @@ class DeadlinePassed(Exception):
 
 
 class BatchLimits(msgspec.Struct, frozen=True):
-    """`max_wait` in seconds: how long a batch that is not full waits for company; it pays on a
-    GPU only. `queue` counts the items that wait, without the batch that is being computed.
+    """`max_wait` in seconds: how long a batch that is not full waits for company, where the last
+    one had company too: whoever comes alone is not kept. It pays on a GPU only. `queue` counts the
+    items that wait, without the batch that is being computed.
     `at_once` in seconds: a model whose calls usually take less runs on the event loop; 0 never."""
 
     max_batch: int = 1
@@ -73,6 +74,7 @@ class Batcher(Generic[I, O]):
         self._model = model
         self._clock = clock
         self._busy_since: float | None = None
+        self._last_size = 1
         self._spent: deque[float] = deque(maxlen=LAST)
         self._limits = limits
         self._waiting: deque[_Item[I, O]] = deque()
@@ -85,6 +87,12 @@ class Batcher(Generic[I, O]):
     @property
     def waiting(self) -> int:
         return len(self._waiting)
+
+    def warm(self, values: Sequence[I]) -> None:
+        """Run the model once in the thread in which it will run: a GPU's library makes its handles
+        by thread, which takes many times as long as a batch. Blocking. Raises what the model
+        raises."""
+        self._thread().submit(self._model, values).result()
 
     async def run(self, value: I, deadline: float) -> O:
         """The model's output for `value`, within `deadline` seconds.
@@ -155,9 +163,13 @@ class Batcher(Generic[I, O]):
         # On first use rather than in the constructor: only now is there a running loop.
         if self._wake is None:
             self._wake = asyncio.Event()
-            self._executor = ThreadPoolExecutor(1, thread_name_prefix="router-model")
-            self._task = asyncio.create_task(self._work(self._wake, self._executor))
+            self._task = asyncio.create_task(self._work(self._wake, self._thread()))
         return self._wake
+
+    def _thread(self) -> ThreadPoolExecutor:
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(1, thread_name_prefix="router-model")
+        return self._executor
 
     def _drop_abandoned(self) -> None:
         alive = [item for item in self._waiting if not item.future.done()]
@@ -172,6 +184,7 @@ class Batcher(Generic[I, O]):
             if not batch:
                 continue
             self.sizes[len(batch)] += 1
+            self._last_size = len(batch)
             values = [item.value for item in batch]
             self._busy_since = self._clock()
             try:
@@ -194,7 +207,7 @@ class Batcher(Generic[I, O]):
         """The next batch, without the items whose owners have left."""
         batch: list[_Item[I, O]] = []
         self._take(batch)
-        if batch and self._limits.max_wait > 0:
+        if self._limits.max_wait > 0 and batch and max(len(batch), self._last_size) > 1:
             try:
                 async with asyncio.timeout(self._limits.max_wait):
                     while len(batch) < self._limits.max_batch:

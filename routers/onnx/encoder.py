@@ -43,6 +43,11 @@ class Encoder:
     def provider(self) -> str:
         return self._session.provider
 
+    @property
+    def why_cpu(self) -> str | None:
+        """Why the model does not run on a GPU; None where it does."""
+        return self._session.why_cpu
+
     def read(self, batch: Sequence[Rendered]) -> Reading:
         """All in one run of the model."""
         import numpy as np
@@ -67,8 +72,9 @@ class Encoder:
         )
 
 
-def load_encoder(directory: Path, max_tokens: int) -> Encoder:
-    """Raises ArtefactError."""
+def load_encoder(directory: Path, max_tokens: int, *, gpu: bool = False) -> Encoder:
+    """`gpu`: whether the model may run on one, as it does to serve. What is fitted or compared is
+    so by the CPU's graph, which says the same on every machine. Raises ArtefactError."""
     known = load_known(directory)
     tokenizer = load_tokenizer(directory / "tokenizer.json", max_tokens, known)
-    return Encoder(tokenizer, load_session(directory / "model.onnx"))
+    return Encoder(tokenizer, load_session(directory, gpu=gpu))

@@ -20,7 +20,7 @@ from routers.onnx.encoder import SPECIAL_TOKENS, Encoder, load_encoder
 from routers.onnx.heads import HeadModel, load_heads
 from routers.onnx.manifest import ArtefactError, Manifest, load_manifest
 from routers.onnx.render import Rendered, render
-from routers.onnx.session import CPU
+from routers.onnx.session import CPU, MODEL
 from routers.onnx.texts import TextModels, load_texts
 from routers.steering.calibration import FILE as CALIBRATION
 from routers.steering.calibration import Calibration, CalibrationError, load_calibration
@@ -37,6 +37,11 @@ ON_GPU = BatchLimits(max_batch=32, max_wait=0.001, queue=1024)
 CACHE_SIZE = 8192
 ENGLISH = "en"
 T = TypeVar("T")
+
+
+# Asked when an artefact is opened: whether it runs, and at its longest.
+_QUESTION = Rendered("Is everything in place?", 23)
+_LONG = Rendered("word " * 1000, 5000)
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -131,22 +136,27 @@ class OnnxRouter:
         self._last_error: str | None = None
 
     @classmethod
-    def load(cls, directory: Path = DEFAULT_ARTEFACT) -> OnnxRouter:
-        """Verify the artefact and open it. Blocking, some hundred milliseconds.
+    def load(cls, directory: Path = DEFAULT_ARTEFACT, *, gpu: bool = True) -> OnnxRouter:
+        """Verify the artefact and open it, on a GPU where that is possible unless `gpu` forbids it.
+        Blocking: some hundred milliseconds, on a GPU some seconds.
 
         Raises ArtefactError (TwoRuntimesError, RuntimeMissingError) naming the file at fault.
         """
         manifest = load_manifest(directory)
         heads = load_heads(directory)
-        encoder = load_encoder(directory, manifest.max_tokens)
+        encoder = load_encoder(directory, manifest.max_tokens, gpu=gpu)
         classifier = Classifier(encoder, heads)
-        try:
-            classifier([Rendered("Is everything in place?", 23)])
-        except Exception as exc:  # whatever the runtime raises: this artefact cannot serve
-            raise ArtefactError("model.onnx", f"does not run: {exc}") from exc
         limits = ON_CPU if encoder.provider == CPU else ON_GPU
-        facts = _facts(manifest, encoder.provider)
-        return cls(classifier, facts=facts, extras=load_extras(directory, heads), limits=limits)
+        facts, extras = _facts(manifest, encoder), load_extras(directory, heads)
+        router = cls(classifier, facts=facts, extras=extras, limits=limits)
+        try:
+            classifier([_QUESTION])
+            if limits.max_batch > 1:
+                # A GPU takes memory and chooses its kernels by size: not in the first burst.
+                router._batcher.warm([_LONG] * limits.max_batch)
+        except Exception as exc:  # whatever the runtime raises: this artefact cannot serve
+            raise ArtefactError(MODEL, f"does not run: {exc}") from exc
+        return router
 
     @property
     def name(self) -> str:
@@ -345,11 +355,12 @@ def _key(partition: str, rendered: Rendered) -> bytes:
     return hashlib.blake2b(packed, digest_size=16).digest()
 
 
-def _facts(manifest: Manifest, provider: str) -> dict[str, object]:
+def _facts(manifest: Manifest, encoder: Encoder) -> dict[str, object]:
     return {
         "router": "onnx",
         "model": f"{manifest.name}/{manifest.version}",
-        "provider": provider,
+        "provider": encoder.provider,
+        "why_cpu": encoder.why_cpu,
         "encoder": manifest.encoder,
         "max_tokens": manifest.max_tokens,
         "created": manifest.created,

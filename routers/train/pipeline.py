@@ -37,7 +37,7 @@ from routers.train.tasks import fit_tasks, load_task_rows
 from routers.train.topics import fit_domain, load_domain_rows
 from routers.train.vectors import Vectors, as_rendered, surfaces
 
-VERSION = 5
+VERSION = 6
 MAX_TOKENS = 160
 SEED = 20_250_701
 # Rows of an assumed source: enough for a level, and few enough to embed in minutes.
@@ -88,7 +88,8 @@ def train(
     read = Vectors(best, MAX_TOKENS, cache)
     read.learn(inputs.texts)
     texts = text_metrics(language.write(best, data_dir), classes.write(best, data_dir))
-    more = {"int8_cosine_to_fp32": exported.cosine, **texts}
+    cosines = {"int8_cosine_to_fp32": exported.cosine, "half_cosine_to_fp32": exported.half}
+    more = {**cosines, **texts}
     made = {BEST: _finish(best, inputs, read, data_dir, (exported.weights_sha256, more))}
     found = {**_distil(best, fast, inputs, read), **texts}
     for name in TEXTS:

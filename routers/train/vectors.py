@@ -28,6 +28,7 @@ import routers.onnx.wordpiece
 from routers.heuristics import surface
 from routers.onnx.encoder import Encoder, load_encoder
 from routers.onnx.render import Rendered, render
+from routers.onnx.session import MODEL, WEIGHTS
 from routers.onnx.spelling import FILE as SPELLING
 from routers.types import Query, Turn
 
@@ -108,7 +109,7 @@ def surfaces(texts: Sequence[str]) -> NDArray[np.float32]:
 def _reading(artefact: Path) -> str:
     """A hash of all that makes a vector of a text: the files that are read for it, and the code."""
     made = hashlib.sha256()
-    files = [artefact / name for name in ("model.onnx", "tokenizer.json", SPELLING)]
+    files = [artefact / name for name in (MODEL, WEIGHTS, "tokenizer.json", SPELLING)]
     files += [Path(str(module.__file__)) for module in _CODE]
     for file in files:
         if file.exists():

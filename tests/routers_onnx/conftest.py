@@ -36,7 +36,7 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def session() -> Session:
-    return load_session(DEFAULT_ARTEFACT / "model.onnx")
+    return load_session(DEFAULT_ARTEFACT)
 
 
 @pytest.fixture

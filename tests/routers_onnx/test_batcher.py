@@ -11,6 +11,8 @@ import pytest
 from routers.onnx.batcher import Batcher, BatchLimits, DeadlinePassed, ModelFailed, QueueFull
 
 LONG = 30.0
+# Longer than a test may take.
+FOREVER = 1e6
 
 
 class Gate:
@@ -63,19 +65,50 @@ async def test_items_that_wait_together_are_computed_together() -> None:
 
 async def test_a_batch_waits_for_company_and_goes_when_full() -> None:
     gate = Gate()
-    batcher: Batcher[int, int] = Batcher(gate, BatchLimits(max_batch=3, max_wait=LONG))
-    tasks = [asyncio.create_task(batcher.run(0, LONG))]
+    batcher: Batcher[int, int] = Batcher(gate, BatchLimits(max_batch=3, max_wait=FOREVER))
+    tasks = [asyncio.create_task(batcher.run(i, LONG)) for i in (0, 1)]
     await asyncio.sleep(0)
-    tasks += [asyncio.create_task(batcher.run(i, LONG)) for i in (1, 2)]
+    await asyncio.sleep(0)
+    tasks.append(asyncio.create_task(batcher.run(2, LONG)))
     gate.release.release()
     assert await asyncio.gather(*tasks) == [0, 10, 20]
-    assert gate.batches == [[0, 1, 2]]
+    # The last one had company, so the next one waits for some.
+    tasks = []
+    for i in (3, 4, 5):
+        tasks.append(asyncio.create_task(batcher.run(i, LONG)))
+        await asyncio.sleep(0.01)
+    gate.release.release()
+    assert await asyncio.gather(*tasks) == [30, 40, 50]
+    assert gate.batches == [[0, 1, 2], [3, 4, 5]]
+    await batcher.aclose()
+
+
+async def test_whoever_comes_alone_does_not_wait_for_company() -> None:
+    batcher: Batcher[int, int] = Batcher(double, BatchLimits(max_batch=32, max_wait=FOREVER))
+    for value in range(3):
+        assert await batcher.run(value, LONG) == 2 * value
+    assert batcher.sizes == {1: 3}
     await batcher.aclose()
 
 
 async def test_a_batch_that_finds_no_company_goes_alone() -> None:
-    batcher: Batcher[int, int] = Batcher(double, BatchLimits(max_batch=32, max_wait=0.001))
+    batcher: Batcher[int, int] = Batcher(double, BatchLimits(max_batch=2, max_wait=0.001))
+    assert await asyncio.gather(batcher.run(0, LONG), batcher.run(1, LONG)) == [0, 2]
     assert await batcher.run(21, LONG) == 42
+    assert batcher.sizes == {2: 1, 1: 1}
+    await batcher.aclose()
+
+
+async def test_the_thread_that_was_warmed_is_the_one_that_serves() -> None:
+    gate = Gate()
+    batcher: Batcher[int, int] = Batcher(gate, BatchLimits(max_batch=4))
+    gate.release.release()
+    await asyncio.to_thread(batcher.warm, [7, 8])
+    gate.release.release()
+    assert await batcher.run(1, LONG) == 10
+    assert gate.batches == [[7, 8], [1]]
+    assert len(gate.threads) == 1
+    # Nobody asked for what it was warmed with.
     assert batcher.sizes == {1: 1}
     await batcher.aclose()
 
