@@ -165,20 +165,26 @@ def rankings(
     for name, drawn in gained.items():
         point, curves = _pgr(points[name][::FINE]), _pgr(drawn[:, ::FINE])
         found[name] = Ranking(
-            apgr=interval(area(point), areas[name]),
+            apgr=_defined(area(point), areas[name]),
             cpt={
-                label: interval(_crossing(point, target), _crossings(curves, target))
+                label: _defined(_crossing(point, target), _crossings(curves, target))
                 for label, target in TARGETS.items()
             },
             quality=[
                 interval(float(start + at) / n, (floor + column) / n)
                 for at, column in zip(points[name], drawn.T, strict=True)
             ],
-            over_base=interval(
+            over_base=_defined(
                 area(point) - area(_pgr(points[base][::FINE])), areas[name] - areas[base]
             ),
         )
     return found
+
+
+def _defined(value: float, drawn: Floats) -> Figure:
+    """Without a value there is no interval either: that of the resamples which happen to have one
+    would be of other rows than these."""
+    return Figure(value, value, value) if np.isnan(value) else interval(value, drawn)
 
 
 def resample(rng: np.random.Generator, n: int) -> Floats:

@@ -108,7 +108,7 @@ def evaluate(
         p_local_ok=_calibrated(rows, scores, scored, "local_ok", (seed, rounds)),
         p_frontier_ok=_calibrated(rows, scores, scored, "frontier_ok", (seed, rounds)),
         beats_length=over.low > 0,
-        verdict=verdict(over, ends[0].value, ends[-1].value),
+        verdict=verdict(found[ROUTER], ends[0].value, ends[-1].value),
         shares=[round(float(share), 4) for share in metrics.FINE_SHARES],
         conformal=None if conformal is None else hold(gain, weak, strong, conformal, seed),
     )
@@ -153,12 +153,14 @@ def length(row: LabelRow) -> int:
     return sum(len(turn.text) for turn in row.turns if turn.role == "user")
 
 
-def verdict(over: Figure, local: float, frontier: float) -> str:
+def verdict(router: Ranking, local: float, frontier: float) -> str:
     """A gain whose interval touches 0 is not called one."""
+    over = router.over_base
     if frontier <= local:
         return (
-            f"The frontier's answers are no better than the local ones on these rows "
-            f"({frontier:.3f} against {local:.3f}): there is no gap that routing could close."
+            f"The frontier's answers are no better than the local ones on these rows as a whole "
+            f"({frontier:.3f} against {local:.3f}), so APGR and CPT say nothing: "
+            f"{_of_both(router.quality, local)}."
         )
     by = f"{over.value:+.3f} APGR, 95 % interval {over.low:+.3f} to {over.high:+.3f}"
     if over.low > 0:
@@ -166,6 +168,19 @@ def verdict(over: Figure, local: float, frontier: float) -> str:
     if over.high < 0:
         return f"The router is worse than length: {by}."
     return f"The router does not show a gain over length: {by}."
+
+
+def _of_both(quality: Sequence[Figure], alone: float) -> str:
+    """Models that are equally good on the whole may be good at different requests. The share of
+    calls is the one whose interval ends highest below, so that chance has little say in it."""
+    at = max(range(len(quality)), key=lambda share: quality[share].low)
+    best = quality[at]
+    if best.low <= alone:
+        return "no share of calls shows more than the local model alone"
+    return (
+        f"but {metrics.FINE_SHARES[at]:.0%} of calls by the router's order give {best.value:.3f} "
+        f"[{best.low:.3f}, {best.high:.3f}], more than either alone"
+    )
 
 
 def _calibrated(

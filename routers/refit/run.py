@@ -335,7 +335,7 @@ def _verdict(word: str, found: Figures, gain_ci: list[float]) -> str:
         f"{found['brier_of_mean']:.3f} by one probability for all"
     )
     if "apgr_before" not in found:
-        order = "the frontier is not better than the local model on these rows, so no order counts"
+        order = "the frontier is no better than the local model on the whole, so APGR says nothing"
     else:
         order = (
             f"APGR {found['apgr_before']:.3f} before, {found['apgr_after']:.3f} after "

@@ -162,7 +162,8 @@ class QualityAim:
 
 
 class CostAim:
-    """At most this many USD for 1,000 scored requests, with as much quality as that buys."""
+    """At most this many USD for 1,000 scored requests, with as much quality as that buys. Where the
+    strong tier is the cheaper one, more of it is both."""
 
     floor = 0.0
 
@@ -219,7 +220,12 @@ class CostAim:
             self._weak += (cost - self._weak) / min(self._weak_settled, COST_MEMORY)
 
     def share(self, window: GainWindow, balance: float, start: float) -> float:
+        if self._strong_is_cheaper():
+            return 1.0
         return _less(self._planned(window, start), balance / self.band)
+
+    def _strong_is_cheaper(self) -> bool:
+        return self._settled >= COSTS_KNOWN and self._strong < self._weak
 
     def _planned(self, window: GainWindow, start: float) -> float:
         if self._settled < COSTS_KNOWN:
@@ -230,9 +236,14 @@ class CostAim:
         return min(1.0, max(0.0, share))
 
     def force(self, balance: float, gain: float) -> Force:
-        if balance >= self.band:
+        unknown = self._settled < COSTS_KNOWN
+        if unknown and self._open >= COSTS_OPEN:
             return "weak"
-        return "weak" if self._settled < COSTS_KNOWN and self._open >= COSTS_OPEN else ""
+        if balance < self.band:
+            return ""
+        # Where weak calls alone cost too much, a few strong ones tell whether those cost less.
+        asks = unknown and self._weak > self._allowed and gain > 0.0
+        return "strong" if asks or self._strong_is_cheaper() else "weak"
 
 
 def aim_for(kind: str, value: float, workers: int) -> Aim:

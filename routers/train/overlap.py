@@ -12,7 +12,10 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 WORDS = 8
-_WORD = re.compile(r"\w+")
+# Scripts that put no spaces between words: each character counts as one (Thai, Lao, Burmese, Khmer,
+# kana, Chinese characters).
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 
 
 class Match(msgspec.Struct, frozen=True):
@@ -29,8 +32,8 @@ def overlap(rows: Iterable[str], against: Iterable[str], n: int = WORDS) -> list
     """The rows that share `n` words in a row with any text of `against`, in order.
 
     Words are runs of letters, digits and underscores in lower case, so that case, punctuation and
-    line breaks do not hide a copy. A text of fewer than `n` words matches nothing. Raises
-    ValueError for an `n` below 1.
+    line breaks do not hide a copy; of scripts without spaces each character is one. A text of fewer
+    than `n` words is compared whole, with others as short. Raises ValueError for an `n` below 1.
     """
     if n < 1:
         raise ValueError(f"n-grams need at least one word, not {n}")
@@ -47,7 +50,10 @@ def overlap(rows: Iterable[str], against: Iterable[str], n: int = WORDS) -> list
 
 
 def grams(text: str, n: int = WORDS) -> Iterator[str]:
-    """The n-grams of a text in order, words joined by spaces; one that comes twice comes twice."""
+    """The n-grams of a text in order, words joined by spaces; one that comes twice comes twice. A
+    text that is too short for any is one gram by itself."""
     words = _WORD.findall(text.lower())
+    if 0 < len(words) < n:
+        yield " ".join(words)
     for start in range(len(words) - n + 1):
         yield " ".join(words[start : start + n])

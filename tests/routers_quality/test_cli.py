@@ -171,6 +171,23 @@ def test_an_id_of_any_json_comes_back_as_it_was(tmp_path: Path) -> None:
     assert [type(id) for id in found] == [type(id) for id in given]
 
 
+def test_the_file_behind_standard_output_goes_on_where_it_is(
+    rows_file: Write, tmp_path: Path
+) -> None:
+    rows, out = rows_file([{"id": "a", "prompt": "Hi"}]), tmp_path / "all.jsonl"
+    out.write_text("first\n")
+    program = "import sys; from gateway.cli import main; sys.exit(main())"
+    args = ["--input", str(rows), "--output", "/dev/stdout", "--artefact", "heuristic"]
+    command = [sys.executable, "-c", program, "router", "score", *args]
+    with out.open("ab") as appended:
+        done = subprocess.run(command, stdout=appended, stderr=subprocess.PIPE, check=False)
+        assert done.returncode == 0, done.stderr
+        appended.write(b"last\n")
+    first, line, last = out.read_text().splitlines()
+    assert (first, last) == ("first", "last")
+    assert json.loads(line)["id"] == "a"
+
+
 def test_a_pipe_is_written_to_and_stays(rows_file: Write, tmp_path: Path) -> None:
     rows, pipe = rows_file([{"id": "a", "prompt": "Hi"}]), tmp_path / "pipe"
     os.mkfifo(pipe)
@@ -298,7 +315,32 @@ def test_eval_says_when_there_is_no_gap(
 ) -> None:
     rows = [row | {"frontier_ok": row["local_ok"]} for row in labelled()]
     assert main(["router", "eval", "--data", str(rows_file(rows)), "--artefact", "heuristic"]) == 0
-    assert "no gap that routing could close" in capsys.readouterr().out
+    assert "no share of calls shows more than the local model alone" in capsys.readouterr().out
+
+
+def test_eval_sees_models_that_are_equal_on_the_whole_and_good_at_different_things(
+    rows_file: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hard = (
+        "Derive the asymptotic expansion of the integral step by step and prove each of {} claims."
+    )
+    rows = [
+        {"prompt": hard.format(at), "local_ok": at % 4 == 0, "frontier_ok": at % 4 > 0}
+        if at % 2
+        else {"prompt": f"Say hello to {at}", "local_ok": at % 8 > 0, "frontier_ok": at % 8 == 0}
+        for at in range(200)
+    ]
+    means = [sum(row[name] for row in rows) for name in ("local_ok", "frontier_ok")]
+    rows += [{"prompt": "Hi", "local_ok": True, "frontier_ok": False}] * max(0, means[1] - means[0])
+    data = str(rows_file(rows))
+    assert main(["router", "eval", "--data", data, "--artefact", "heuristic"]) == 0
+    said = capsys.readouterr().out
+    assert "no better than the local ones" in said and "more than either alone" in said
+    assert main(["router", "eval", "--data", data, "--artefact", "heuristic", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["beats_length"] is False
+    over = found["rankings"]["router"]["over_base"]
+    assert set(over.values()) == {None}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.cli import main
 from routers.train.data import read_records
-from routers.train.overlap import Match, grams, overlap
+from routers.train.overlap import WORDS, Match, grams, overlap
 from routers.train.tasks import frames
 from routers.train.topics import lexicon, lexicon_rows
 
@@ -37,6 +37,10 @@ def test_the_first_of_several_is_named() -> None:
 
 def test_short_texts_and_no_texts() -> None:
     assert overlap([""], [""]) == []
+    assert overlap(["What is the time?"], ["the time", "what is the time"]) == [
+        Match(0, 1, "what is the time", 1)
+    ]
+    assert overlap(["what is the time"], [f"{ASKED} What is the time"]) == []
     assert overlap([], [ASKED]) == []
     assert list(grams("a b", 2)) == ["a b"]
     with pytest.raises(ValueError, match="at least one word"):
@@ -46,12 +50,20 @@ def test_short_texts_and_no_texts() -> None:
 def test_other_scripts_have_words_too() -> None:
     text = "один два три четыре пять шесть семь восемь"
     assert len(overlap([text.upper()], [text])) == 1
+    # No spaces between words.
+    chinese = "请问这座城市里最老的图书馆在哪里 什么时候开门"
+    assert len(overlap([f"你好。{chinese}"], [chinese])) == 1
+    assert overlap(["这座城市"], [chinese]) == []
+    thai = "ห้องสมุดที่เก่าแก่ที่สุดอยู่ที่ไหน"
+    assert len(overlap([thai], [thai])) == 1
 
 
 def test_our_own_wordings_share_nothing_with_questions(routing_data: Path) -> None:
     """The terms and frames in the package are in our own words."""
     ours = [row.text for row in lexicon_rows(lexicon())]
     ours += [frame for held in frames().values() for frame in held.frames]
+    # A greeting is nobody's own.
+    ours = [text for text in ours if len(text.split()) >= WORDS]
     fields = {
         "mmlu_gold": "prompt",
         "mmlu_pro": "question",

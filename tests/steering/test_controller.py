@@ -231,6 +231,19 @@ def test_a_cost_that_allows_everything_does_not_pay_for_worse_answers(traffic, r
     assert all(one.strong for one in seen[4000:] if one.odds.gain > 0)
 
 
+@pytest.mark.parametrize("usd", [3.2, 4.0, 5.0, 2.0])
+def test_a_strong_tier_that_is_cheaper_is_not_saved_on(traffic, replay, usd):
+    """A local tier on dear hardware beside a cheap frontier: saving means the frontier."""
+    seen = replay(
+        Policy(target=Target(cost=usd), threshold=0.1),
+        traffic("easy", 6000, 1),
+        costs=[(8_000_000, 3_000_000)] * 6000,
+    )
+    paid = sum(one.cost for one in seen[-2000:]) / 2e9
+    # Below the price of the cheaper tier nothing is left but to take it always.
+    assert paid <= max(usd, 3.0) + 0.05
+
+
 def test_a_weak_tier_that_costs_more_than_allowed_gets_everything(traffic, replay):
     seen = replay(
         Policy(target=Target(cost=1.0)),

@@ -117,12 +117,26 @@ def test_gains_that_tie_make_fewer_bins():
     assert monitor.report().gain == pytest.approx(0, abs=1e-9)
 
 
-def test_psi_is_the_published_sum():
-    assert psi({"a": 0.5, "b": 0.5}, {"a": 30, "b": 70}) == pytest.approx(
-        (0.3 - 0.5) * np.log(0.3 / 0.5) + (0.7 - 0.5) * np.log(0.7 / 0.5)
-    )
+def test_psi_is_the_published_sum_less_what_chance_shows():
+    published = (0.3 - 0.5) * np.log(0.3 / 0.5) + (0.7 - 0.5) * np.log(0.7 / 0.5)
+    half = {"a": 0.5, "b": 0.5}
+    assert psi(half, {"a": 30, "b": 70}) == pytest.approx(published - 1 / 100)
+    assert psi(half, {"a": 30, "b": 70}, 50) == pytest.approx(published - 1 / 100 - 1 / 50)
+    assert psi(half, {"a": 51, "b": 49}) == 0
     assert psi({"a": 1.0}, {"a": 10}) == 0
     assert 1 < psi({"a": 1.0}, {"b": 100}) < 20
+
+
+@pytest.mark.parametrize("number", [50, 100, 1000])
+def test_a_small_reference_is_no_drift(rows, watch, number):
+    """A refit may have fifty rows; what is asked is what they were drawn from."""
+    reports = [
+        watch(DriftMonitor(reference_of(*rows(number, seed))), 2000, 100 + seed)
+        for seed in range(20)
+    ]
+    assert sum(report.changed for report in reports) <= 1
+    assert np.mean([report.gain for report in reports]) < 0.1
+    assert np.mean([report.domain for report in reports]) < 0.1
 
 
 def test_a_reference_is_read_as_it_was_written(rows):
