@@ -47,8 +47,10 @@ NewName = Annotated[
 
 
 class LabelView(msgspec.Struct, frozen=True):
-    """One label. `messages` is the conversation; `ts` is when the request was made. `p_local_ok`,
-    `p_frontier_ok` and `threshold` are what the router (`artefact`) said at the time."""
+    """One label. `messages` is the conversation; `ts` is when the request was made. `local_model`
+    and `frontier_model` say of whose answer the label of that side is, as `backend/model`: null
+    without one, and where that is not known. `p_local_ok`, `p_frontier_ok` and `threshold` are what
+    the router (`artefact`) said at the time."""
 
     decision_id: str
     source: str
@@ -59,6 +61,8 @@ class LabelView(msgspec.Struct, frozen=True):
     tools: list[dict[str, Any]]
     local_ok: float | None
     frontier_ok: float | None
+    local_model: str | None
+    frontier_model: str | None
     p_local_ok: float | None
     p_frontier_ok: float | None
     threshold: float | None

@@ -34,6 +34,7 @@ from gateway.store import Store, StoreError
 from gateway.store.lock import Lock
 from gateway.telemetry import Telemetry, names
 from routers.text import all_text
+from routers.types import Candidate
 
 log = logging.getLogger("tollhouse.learning")
 
@@ -145,8 +146,8 @@ class Learning:
         """Whether the events of this request's answer must be kept for a comparison."""
         return self._shadow.samples(ex)
 
-    def answered(self, ex: Exchange, tier: str, events: list[bytes] | None) -> None:
-        """A request was answered whole by this tier. `events` of a sampled request, None where
+    def answered(self, ex: Exchange, by: Candidate, events: list[bytes] | None) -> None:
+        """A request was answered whole by this one. `events` of a sampled request, None where
         they were too large to be kept. Costs microseconds, waits for nothing, never raises."""
         if not self._settings.capture:
             return
@@ -156,9 +157,9 @@ class Learning:
                 return
             look = Look(all_text(ex.inbound.body), self._parts.slot.detect)
             if wanted:
-                self._captures.add(ex, tier, look)
+                self._captures.add(ex, by, look)
             if ex.sampled:
-                self._shadow.offer(ex, tier, events, look)
+                self._shadow.offer(ex, by, events, look)
         except Exception:
             # The border towards a request: what is learnt from it must not harm it.
             log.exception("nothing is learnt from %s", ex.inbound.request_id)
