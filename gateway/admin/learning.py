@@ -165,9 +165,10 @@ async def propose(
 ) -> Refit:
     """On the rows of the body (JSON Lines, as `tollhouse router refit` reads them), or without a
     body on the labels collected. With `model` (`backend/model`) only the card of that model is
-    fitted; `tier` or `like` (a listed model) say of what kind it is where its name tells nothing.
-    Runs behind this answer; nothing is activated."""
-    rows = await request.body()
+    fitted, to the labels of its own answers; labels that do not say of whose they are count where
+    no other model answers. `tier` or `like` (a listed model) say of what kind it is where its name
+    tells nothing. Runs behind this answer; nothing is activated."""
+    learning, rows = _learning(context), await request.body()
     proposal = Proposal(
         author=ACTOR,
         name=name or "",
@@ -178,11 +179,12 @@ async def propose(
         model=model or "",
         tier=tier,
         like=like or "",
+        sole=learning.sole(model) if model else (),
     )
     if rows and org is not None:
         raise invalid("org", "chooses among collected labels; the body has rows of its own")
     try:
-        return await _learning(context).refits.propose(proposal)
+        return await learning.refits.propose(proposal)
     except BadRows as exc:
         path, title, says = "body", "The rows cannot be used.", str(exc)
         field, _, rest = says.partition(": ")

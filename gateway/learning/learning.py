@@ -26,6 +26,7 @@ from gateway.learning.purse import ORG, Purse
 from gateway.learning.refits import Refits
 from gateway.learning.repository import Deleted
 from gateway.learning.shadow import Shadow
+from gateway.learning.sides import sole_sides
 from gateway.learning.slot import RouterSlot
 from gateway.ledger import Balance, Ledger
 from gateway.policies import Policies
@@ -33,6 +34,7 @@ from gateway.records import Database, RecordsError
 from gateway.store import Store, StoreError
 from gateway.store.lock import Lock
 from gateway.telemetry import Telemetry, names
+from routers.cards import Base
 from routers.text import all_text
 from routers.types import Candidate
 
@@ -186,6 +188,13 @@ class Learning:
             shadow_limit_usd=settings.shadow.max_usd_per_day,
             router=self.activation.active,
         )
+
+    def sole(self, target: str) -> tuple[Base, ...]:
+        """The sides on which no other model than this one (`backend/model`) answers, by the
+        backends and policies as they are now."""
+        parts = self._parts
+        policies = [each.policy for each in parts.policies.active()]
+        return sole_sides(target, parts.catalog.targets, policies, self._settings.shadow)
 
     async def retain(self, now: float) -> Deleted:
         """Delete what is too old or too much. Raises RecordsError."""
