@@ -183,7 +183,7 @@ class Pipeline:
         await self.settler.settle(ex, value)
         if ex.flight is not None:
             ex.flight.land(value)
-        self._learning.answered(ex, opened.attempt.candidate.tier, opened.kept)
+        self._learning.answered(ex, opened.attempt.candidate, opened.kept)
 
     async def _whole(self, ex: Exchange, client: Client, opened: Opened) -> None:
         body = opened.first[-1].data

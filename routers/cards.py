@@ -17,7 +17,7 @@ from typing import Literal
 import msgspec
 
 from routers.modelnames import canonical, loose, traits
-from routers.types import Score
+from routers.types import Score, is_candidate_id
 
 FILE = "cards.json"
 Base = Literal["local", "frontier"]
@@ -176,18 +176,19 @@ class Cards(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class CardOrder(msgspec.Struct, frozen=True, kw_only=True):
     """`target`: `backend/model`. `base` or `like` (a listed model), not both, say what is known of
-    it before; without them the artefact's cards are asked by the model's name. `name`: of the new
-    artefact."""
+    it before; without them the artefact's cards are asked by the model's name. `sole`: the sides on
+    which no other model could have answered; a label there whose row names no model is taken to be
+    of this one. `name`: of the new artefact."""
 
     target: str
     base: Base | None = None
     like: str = ""
+    sole: tuple[Base, ...] = ()
     name: str = ""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        backend, _, model = self.target.partition("/")
-        if not backend or not model:
+        if not is_candidate_id(self.target):
             raise ValueError(f"{self.target!r} is not BACKEND/MODEL")
         if self.base is not None and self.like:
             raise ValueError("a tier and a model that it is like: give one of the two")

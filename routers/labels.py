@@ -5,6 +5,8 @@ JSON Lines, gzip when the name ends in `.gz`. A row is an object with
 - `prompt` (text) or `messages` (OpenAI form, text parts and tool calls included, or Anthropic
   form), one of the two, and `system` beside it where there is one;
 - `local_ok` and `frontier_ok`: true, false, a number from 0 to 1, or null when not known;
+- `local_model` and `frontier_model`, optional: of whose answer the label of that side is, as
+  `backend/model`; null when not known;
 - `id`, optional; the number of the line without it; `tools`, optional, in OpenAI form.
 
 Other fields are left alone, so that exports with more in them can be used as they are.
@@ -16,6 +18,7 @@ import contextlib
 import gzip
 import json
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,9 +26,12 @@ from typing import Any
 import msgspec
 
 from routers.text import turns_of
-from routers.types import Query, Turn
+from routers.types import Query, Turn, is_candidate_id
 
 LOCAL, FRONTIER = "local_ok", "frontier_ok"
+LOCAL_MODEL, FRONTIER_MODEL = "local_model", "frontier_model"
+# Among counts by model: of no model that is named.
+UNKNOWN = "unknown"
 _BOM = b"\xef\xbb\xbf"
 _PACKED = "seems to be compressed by gzip: unpack it, or let its name end in .gz"
 _WIDE = "seems to be UTF-16: write it in UTF-8"
@@ -39,13 +45,16 @@ class LabelsError(Exception):
 
 class LabelRow(msgspec.Struct, frozen=True):
     """`local_ok` and `frontier_ok` in [0, 1], None where unknown; `tools` counts what the request
-    offered."""
+    offered. `local_model` and `frontier_model`: of whose answer each label is, None where the row
+    does not say."""
 
     id: str
     turns: tuple[Turn, ...]
     local_ok: float | None
     frontier_ok: float | None
     tools: int = 0
+    local_model: str | None = None
+    frontier_model: str | None = None
 
     @property
     def query(self) -> Query:
@@ -213,7 +222,15 @@ def _row(record: dict[str, Any], at: str, number: int) -> LabelRow:
     local, frontier = label(record, LOCAL, at), label(record, FRONTIER, at)
     if local is None and frontier is None:
         raise LabelsError(f"{at}: {LOCAL} and {FRONTIER} are both null: the row says nothing")
-    return LabelRow(identity(record, at, number), turns, local, frontier, tool_count(record, at))
+    return LabelRow(
+        id=identity(record, at, number),
+        turns=turns,
+        local_ok=local,
+        frontier_ok=frontier,
+        tools=tool_count(record, at),
+        local_model=model(record, LOCAL_MODEL, at),
+        frontier_model=model(record, FRONTIER_MODEL, at),
+    )
 
 
 def identity(record: dict[str, Any], at: str, number: int) -> str:
@@ -240,6 +257,25 @@ def label(record: dict[str, Any], field: str, at: str) -> float | None:
     if not 0 <= value <= 1:  # also false for NaN
         raise LabelsError(f"{at}: {field} must lie between 0 and 1, not be {value}")
     return float(value)
+
+
+def model(record: dict[str, Any], field: str, at: str) -> str | None:
+    """Of whose answer a label is; None for null, and without the field. Raises LabelsError."""
+    value = record.get(field)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise LabelsError(f"{at}: {field} must be BACKEND/MODEL or null, not {_kind(value)}")
+    if not is_candidate_id(value):
+        raise LabelsError(f"{at}: {field} must be BACKEND/MODEL or null, not {value[:80]!r}")
+    return value
+
+
+def count_models(pairs: Iterable[tuple[float | None, str | None]]) -> dict[str, int]:
+    """Of pairs of a label and its model: how many labels there are of each, the most first, under
+    UNKNOWN those that do not say."""
+    names = (name or UNKNOWN for value, name in pairs if value is not None)
+    return dict(Counter(names).most_common())
 
 
 def _decode(line: bytes, at: str) -> Any:

@@ -83,6 +83,12 @@ class Candidate(msgspec.Struct, frozen=True):
         return f"{self.backend}/{self.model}"
 
 
+def is_candidate_id(text: str) -> bool:
+    """Whether it has the form of a Candidate's id, `backend/model`."""
+    backend, _, model = text.partition("/")
+    return bool(backend and model)
+
+
 class Need(msgspec.Struct, frozen=True):
     """What the request needs, whoever answers it.
 

@@ -47,8 +47,10 @@ NewName = Annotated[
 
 
 class LabelView(msgspec.Struct, frozen=True):
-    """One label. `messages` is the conversation; `ts` is when the request was made. `p_local_ok`,
-    `p_frontier_ok` and `threshold` are what the router (`artefact`) said at the time."""
+    """One label. `messages` is the conversation; `ts` is when the request was made. `local_model`
+    and `frontier_model` say of whose answer the label of that side is, as `backend/model`: null
+    without one, and where that is not known. `p_local_ok`, `p_frontier_ok` and `threshold` are what
+    the router (`artefact`) said at the time."""
 
     decision_id: str
     source: str
@@ -59,6 +61,8 @@ class LabelView(msgspec.Struct, frozen=True):
     tools: list[dict[str, Any]]
     local_ok: float | None
     frontier_ok: float | None
+    local_model: str | None
+    frontier_model: str | None
     p_local_ok: float | None
     p_frontier_ok: float | None
     threshold: float | None
@@ -161,9 +165,10 @@ async def propose(
 ) -> Refit:
     """On the rows of the body (JSON Lines, as `tollhouse router refit` reads them), or without a
     body on the labels collected. With `model` (`backend/model`) only the card of that model is
-    fitted; `tier` or `like` (a listed model) say of what kind it is where its name tells nothing.
-    Runs behind this answer; nothing is activated."""
-    rows = await request.body()
+    fitted, to the labels of its own answers; labels that do not say of whose they are count where
+    no other model answers. `tier` or `like` (a listed model) say of what kind it is where its name
+    tells nothing. Runs behind this answer; nothing is activated."""
+    learning, rows = _learning(context), await request.body()
     proposal = Proposal(
         author=ACTOR,
         name=name or "",
@@ -174,11 +179,12 @@ async def propose(
         model=model or "",
         tier=tier,
         like=like or "",
+        sole=learning.sole(model) if model else (),
     )
     if rows and org is not None:
         raise invalid("org", "chooses among collected labels; the body has rows of its own")
     try:
-        return await _learning(context).refits.propose(proposal)
+        return await learning.refits.propose(proposal)
     except BadRows as exc:
         path, title, says = "body", "The rows cannot be used.", str(exc)
         field, _, rest = says.partition(": ")

@@ -10,6 +10,10 @@ from typing import Any
 import msgspec
 
 NANO = 1_000_000_000
+_WHY = {
+    "other_model": "of other models",
+    "unknown_model": "that do not say of which model",
+}
 
 
 def print_json(value: Any) -> None:
@@ -40,12 +44,7 @@ def fitted(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Fields of a refit's report: what became of the rows, and what was left out beneath; of a
     card's, whose it is."""
     if "target" in report:
-        left_out = ", ".join(f"{count} {why}" for why, count in report["left_out"].items() if count)
-        return [
-            ("model", report["target"]),
-            ("rows", f"{report['rows']} by {report['field']}"),
-            ("left out", left_out or "none"),
-        ]
+        return _fitted_card(report)
     what = f"{report.get('rows', 0)} different texts, {report.get('merged', 0)} more of the same"
     if passed_over := report.get("passed_over", 0):
         what += f", {passed_over} passed over"
@@ -53,7 +52,32 @@ def fitted(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     if layers := ", ".join(report.get("left_out", ())):
         says = f"{layers}, which knew rows already; compared on {report.get('compared', 0)} texts"
         found.append(("left out", says))
+    for field, models in report.get("models", {}).items():
+        if models.keys() - {"unknown"}:
+            mix = " (a mix: --model fits the card of one)" if len(models) > 1 else ""
+            found.append((f"{field} of", _counted(models) + mix))
     return found
+
+
+def _fitted_card(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = f"{report['rows']} by {report['field']}"
+    if unnamed := report.get("unnamed", 0):
+        rows += f", {unnamed} of them name no model: no other one answers there"
+    left_out = (
+        f"{count} {_WHY.get(why, why)}" for why, count in report["left_out"].items() if count
+    )
+    found = [
+        ("model", report["target"]),
+        ("rows", rows),
+        ("left out", ", ".join(left_out) or "none"),
+    ]
+    if "apgr_after" in report.get("metrics", {}) and (against := report.get("against")):
+        found.append(("APGR against", _counted(against)))
+    return found
+
+
+def _counted(models: Mapping[str, int]) -> str:
+    return ", ".join(f"{model} {count}" for model, count in models.items())
 
 
 def text(value: Any) -> str:

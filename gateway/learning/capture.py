@@ -16,7 +16,7 @@ from gateway.learning.consent import Consent, Look
 from gateway.learning.types import Capture, Scored, Side, conversation_of
 from gateway.records import Database, RecordsError
 from routers.text import opaque_content
-from routers.types import Policy
+from routers.types import Candidate, Policy
 
 log = logging.getLogger("tollhouse.learning")
 
@@ -62,8 +62,8 @@ class Captures:
         """Whether this request's conversation may be kept, as far as is known without a look."""
         return ex.inbound.operation != "embeddings" and _is_scored(ex) and self._consent.gives(ex)
 
-    def add(self, ex: Exchange, tier: str, look: Look) -> None:
-        """The request, which is wanted, was answered, whole, by this tier."""
+    def add(self, ex: Exchange, by: Candidate, look: Look) -> None:
+        """The request, which is wanted, was answered, whole, by this one."""
         if ex.need.prompt_tokens > _MAX_TOKENS:
             self._count("too_long")
             return
@@ -74,7 +74,7 @@ class Captures:
         if len(conversation) > MAX_CONVERSATION or len(look.text) > MAX_TEXT:
             self._count("too_long")
             return
-        waiting = _Waiting(capture_of(ex, tier, conversation), look)
+        waiting = _Waiting(capture_of(ex, by, conversation), look)
         if self._bytes + waiting.size > _MAX_WAITING:
             self._count("dropped")
             return
@@ -119,14 +119,15 @@ class Captures:
         return [waiting.capture for waiting in batch if labels(waiting.look.classes())]
 
 
-def capture_of(ex: Exchange, tier: str, conversation: str) -> Capture:
+def capture_of(ex: Exchange, by: Candidate, conversation: str) -> Capture:
     scored = scored_of(ex)
     return Capture(
         decision_id=ex.decision_id,
         org=ex.principal.org,
         ts=ex.wall,
         conversation=conversation,
-        side=side_of(ex.active.policy, tier),
+        side=side_of(ex.active.policy, by.tier),
+        model=by.id,
         p_local_ok=scored.p_local_ok,
         p_frontier_ok=scored.p_frontier_ok,
         threshold=scored.threshold,

@@ -26,6 +26,7 @@ from gateway.learning.purse import ORG, Purse
 from gateway.learning.refits import Refits
 from gateway.learning.repository import Deleted
 from gateway.learning.shadow import Shadow
+from gateway.learning.sides import sole_sides
 from gateway.learning.slot import RouterSlot
 from gateway.ledger import Balance, Ledger
 from gateway.policies import Policies
@@ -33,7 +34,9 @@ from gateway.records import Database, RecordsError
 from gateway.store import Store, StoreError
 from gateway.store.lock import Lock
 from gateway.telemetry import Telemetry, names
+from routers.cards import Base
 from routers.text import all_text
+from routers.types import Candidate
 
 log = logging.getLogger("tollhouse.learning")
 
@@ -145,8 +148,8 @@ class Learning:
         """Whether the events of this request's answer must be kept for a comparison."""
         return self._shadow.samples(ex)
 
-    def answered(self, ex: Exchange, tier: str, events: list[bytes] | None) -> None:
-        """A request was answered whole by this tier. `events` of a sampled request, None where
+    def answered(self, ex: Exchange, by: Candidate, events: list[bytes] | None) -> None:
+        """A request was answered whole by this one. `events` of a sampled request, None where
         they were too large to be kept. Costs microseconds, waits for nothing, never raises."""
         if not self._settings.capture:
             return
@@ -156,9 +159,9 @@ class Learning:
                 return
             look = Look(all_text(ex.inbound.body), self._parts.slot.detect)
             if wanted:
-                self._captures.add(ex, tier, look)
+                self._captures.add(ex, by, look)
             if ex.sampled:
-                self._shadow.offer(ex, tier, events, look)
+                self._shadow.offer(ex, by, events, look)
         except Exception:
             # The border towards a request: what is learnt from it must not harm it.
             log.exception("nothing is learnt from %s", ex.inbound.request_id)
@@ -185,6 +188,13 @@ class Learning:
             shadow_limit_usd=settings.shadow.max_usd_per_day,
             router=self.activation.active,
         )
+
+    def sole(self, target: str) -> tuple[Base, ...]:
+        """The sides on which no other model than this one (`backend/model`) answers, by the
+        backends and policies as they are now."""
+        parts = self._parts
+        policies = [each.policy for each in parts.policies.active()]
+        return sole_sides(target, parts.catalog.targets, policies, self._settings.shadow)
 
     async def retain(self, now: float) -> Deleted:
         """Delete what is too old or too much. Raises RecordsError."""

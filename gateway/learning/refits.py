@@ -77,7 +77,7 @@ class Proposal(msgspec.Struct, frozen=True):
     they are very long, see MAX_CHARACTERS), of `org` alone when it is given. An empty `name` is
     made from the time. With `model` (`backend/model`) the card of that model is fitted, and the
     heads stay as they are; `tier` or `like` (a listed model) say of what kind it is where its name
-    tells nothing."""
+    tells nothing, and `sole` on which sides it is the only one that answers, as in CardOrder."""
 
     author: str
     name: str = ""
@@ -88,6 +88,7 @@ class Proposal(msgspec.Struct, frozen=True):
     model: str = ""
     tier: Base | None = None
     like: str = ""
+    sole: tuple[Base, ...] = ()
 
 
 class _Job(msgspec.Struct, frozen=True):
@@ -344,6 +345,7 @@ def _order(proposal: Proposal, name: str) -> CardOrder | None:
             target=proposal.model,
             base=proposal.tier,
             like=proposal.like,
+            sole=proposal.sole,
             name=name,
             seed=proposal.seed,
         )

@@ -20,7 +20,6 @@ _SCORED = Scored.__struct_fields__
 _TURNS = 0x6C6561726E
 # A page of the longest conversations has some tens of MB.
 _PAGE = 100
-_OF_A_SIDE = {"weak": "local_ok", "strong": "frontier_ok"}
 
 
 class Given(msgspec.Struct, frozen=True):
@@ -118,8 +117,7 @@ def give(connection: sa.Connection, given: Given, max_rows: int) -> tuple[bool, 
 
 def label_of(connection: sa.Connection, capture: Capture, max_rows: int) -> None:
     """Make the label of a kept conversation from the feedback of all keys: their mean."""
-    name = _OF_A_SIDE.get(capture.side)
-    if name is None:
+    if capture.side == "":
         return
     f = feedback.c
     query = sa.select(sa.func.avg(f.outcome), sa.func.max(f.ts)).where(
@@ -128,6 +126,7 @@ def label_of(connection: sa.Connection, capture: Capture, max_rows: int) -> None
     mean, last = connection.execute(query).one()
     if mean is None:
         return
+    weak, outcome = capture.side == "weak", float(mean)
     put_label(
         connection,
         Label(
@@ -137,8 +136,10 @@ def label_of(connection: sa.Connection, capture: Capture, max_rows: int) -> None
             ts=capture.ts,
             created=float(last),
             conversation=capture.conversation,
-            local_ok=float(mean) if name == "local_ok" else None,
-            frontier_ok=float(mean) if name == "frontier_ok" else None,
+            local_ok=outcome if weak else None,
+            frontier_ok=None if weak else outcome,
+            local_model=capture.model if weak else None,
+            frontier_model=None if weak else capture.model,
             **{key: getattr(capture, key) for key in _SCORED},
         ),
         max_rows,

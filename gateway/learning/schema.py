@@ -6,7 +6,8 @@ import sqlalchemy as sa
 
 from gateway.records.schema import metadata
 
-# `side`: whether the policy's weak or strong tier answered, "" for another one.
+# `side`: whether the policy's weak or strong tier answered, "" for another one. `model`: which of
+# its models did, as `backend/model`; null in rows from before that was kept.
 captures = sa.Table(
     "learning_captures",
     metadata,
@@ -19,6 +20,7 @@ captures = sa.Table(
     sa.Column("p_frontier_ok", sa.Double),
     sa.Column("threshold", sa.Double),
     sa.Column("artefact", sa.String(256), nullable=False),
+    sa.Column("model", sa.Text),
 )
 
 # One line for each key that spoke of a decision; `outcome` in [0, 1].
@@ -34,7 +36,8 @@ feedback = sa.Table(
 )
 
 # `source`: `feedback` or `shadow`. `ts` is when the request was made. At least one of the two
-# labels is set, both in [0, 1].
+# labels is set, both in [0, 1]. `local_model` and `frontier_model` say of whose answer each of them
+# is, as `backend/model`; null without the label, and in rows from before that was kept.
 labels = sa.Table(
     "learning_labels",
     metadata,
@@ -50,6 +53,8 @@ labels = sa.Table(
     sa.Column("p_frontier_ok", sa.Double),
     sa.Column("threshold", sa.Double),
     sa.Column("artefact", sa.String(256), nullable=False),
+    sa.Column("local_model", sa.Text),
+    sa.Column("frontier_model", sa.Text),
 )
 
 # Up to when (seconds since the epoch, exclusive) what was learnt of requests is deleted and may not

@@ -59,13 +59,14 @@ _LEFT_OUT = frozenset(
 
 class Job(msgspec.Struct, frozen=True):
     """An answer of the weak tier that is to be compared. `policy` is the name of the one that
-    decided, `events` the answer as the client got it."""
+    decided, `local` the `backend/model` that answered, `events` the answer as the client got it."""
 
     decision_id: str
     principal: Principal
     policy: str
     need: Need
     body: dict[str, Any]
+    local: str
     events: list[bytes]
     at: float
     scored: Scored
@@ -123,10 +124,10 @@ class Shadow:
             and not opaque_content(body)
         )
 
-    def offer(self, ex: Exchange, tier: str, events: list[bytes] | None, look: Look) -> None:
-        """The client of a sampled request has its whole answer. `events` is None when they were
-        too many to be kept."""
-        if tier != ex.active.policy.weak_tier:
+    def offer(self, ex: Exchange, by: Candidate, events: list[bytes] | None, look: Look) -> None:
+        """The client of a sampled request has its whole answer, by this one. `events` is None when
+        they were too many to be kept."""
+        if by.tier != ex.active.policy.weak_tier:
             return
         if events is None:
             self._count("no_local_text")
@@ -143,6 +144,7 @@ class Shadow:
                 budget_share_left=None,
             ),
             body=ex.inbound.body,
+            local=by.id,
             events=events,
             at=ex.wall,
             scored=scored_of(ex),
@@ -207,6 +209,8 @@ class Shadow:
             conversation=conversation,
             local_ok=float(verdict.local_ok),
             frontier_ok=float(verdict.frontier_ok),
+            local_model=job.local,
+            frontier_model=frontier.candidate.id,
             p_local_ok=scored.p_local_ok,
             p_frontier_ok=scored.p_frontier_ok,
             threshold=scored.threshold,

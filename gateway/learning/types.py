@@ -39,18 +39,21 @@ class Scored(msgspec.Struct, frozen=True, kw_only=True):
 
 class Capture(Scored, frozen=True, kw_only=True):
     """A conversation that was answered. `conversation` is the JSON of a Conversation; `side` says
-    which tier of its policy answered; `ts` is when, in seconds since the epoch."""
+    which tier of its policy answered, and `model` which model of it, as `backend/model`, None where
+    that is not known; `ts` is when, in seconds since the epoch."""
 
     decision_id: str
     org: str
     ts: float
     conversation: str
     side: Side
+    model: str | None
 
 
 class Label(Scored, frozen=True, kw_only=True):
-    """A training row with one or both labels, each in [0, 1]. `ts`: when the request was made;
-    `created`: when the label was."""
+    """A training row with one or both labels, each in [0, 1]. `local_model` and `frontier_model`
+    say of whose answer each is, as `backend/model`, None where that is not known or there is no
+    label. `ts`: when the request was made; `created`: when the label was."""
 
     decision_id: str
     source: Source
@@ -60,15 +63,20 @@ class Label(Scored, frozen=True, kw_only=True):
     conversation: str
     local_ok: float | None = None
     frontier_ok: float | None = None
+    local_model: str | None = None
+    frontier_model: str | None = None
 
 
 class LabelLine(msgspec.Struct, frozen=True):
-    """A row as `tollhouse router refit` reads it: one for each conversation."""
+    """A row as `tollhouse router refit` reads it: one for each conversation. The two models as in
+    Label."""
 
     id: str
     messages: list[Message]
     local_ok: float | None
     frontier_ok: float | None
+    local_model: str | None
+    frontier_model: str | None
     tools: list[dict[str, Any]] | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -95,7 +103,8 @@ def _tools(given: Any) -> list[dict[str, Any]]:
 
 def merge(labels: Iterable[Label]) -> Iterable[LabelLine]:
     """One line for each decision; the labels of one decision must follow each other. Where both
-    sources speak of the same side, feedback of people goes before the judge's verdict."""
+    sources speak of the same side, feedback of people goes before the judge's verdict; the model
+    that is named for a side is that of the very label which is taken."""
     held: list[Label] = []
     for label in labels:
         if held and held[0].decision_id != label.decision_id:
@@ -109,15 +118,15 @@ def merge(labels: Iterable[Label]) -> Iterable[LabelLine]:
 def _merged(labels: list[Label]) -> LabelLine:
     ordered = sorted(labels, key=lambda label: label.source != "feedback")
 
-    def first(name: str) -> float | None:
-        said = (getattr(label, name) for label in ordered)
-        return next((value for value in said if value is not None), None)
-
+    local = next((label for label in ordered if label.local_ok is not None), None)
+    frontier = next((label for label in ordered if label.frontier_ok is not None), None)
     conversation = decode_conversation(ordered[0].conversation)
     return LabelLine(
         id=ordered[0].decision_id,
         messages=conversation.messages,
-        local_ok=first("local_ok"),
-        frontier_ok=first("frontier_ok"),
+        local_ok=None if local is None else local.local_ok,
+        frontier_ok=None if frontier is None else frontier.frontier_ok,
+        local_model=None if local is None else local.local_model,
+        frontier_model=None if frontier is None else frontier.frontier_model,
         tools=conversation.tools or msgspec.UNSET,
     )

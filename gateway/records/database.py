@@ -11,7 +11,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import JSON, Connection, Engine, Table, create_engine, event, insert, select
+from sqlalchemy import (
+    JSON,
+    Connection,
+    Engine,
+    Table,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    select,
+    update,
+)
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, SQLAlchemyError
@@ -22,7 +33,7 @@ from gateway.records.errors import (
     RecordsUnavailable,
     SchemaMismatch,
 )
-from gateway.records.schema import SCHEMA_VERSION, metadata, schema_version
+from gateway.records.schema import ADDED, SCHEMA_VERSION, metadata, schema_version
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,7 +54,8 @@ class Database:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="records")
 
     async def start(self) -> None:
-        """Connect and make the tables. Raises RecordsError."""
+        """Connect and make the tables, or bring those of an earlier version up to this one. Raises
+        RecordsError, SchemaMismatch for those of a later one."""
         await asyncio.get_running_loop().run_in_executor(self._thread, self._start)
 
     async def read(
@@ -132,17 +144,33 @@ def _make_engine(url: str) -> Engine:
 
 
 def _make_tables(connection: Connection) -> None:
+    schema_version.create(connection, checkfirst=True)
+    query = select(schema_version.c.version)
+    version = connection.execute(query).scalar()
+    if version is not None and version > SCHEMA_VERSION:
+        raise SchemaMismatch(
+            f"the database has schema version {version}, this program needs {SCHEMA_VERSION}"
+        )
+    if version is not None and version < SCHEMA_VERSION:
+        # Several workers may begin here at once: who comes second finds what the first one did.
+        before = connection.execute(query.with_for_update()).scalar_one()
+        for later in range(before + 1, SCHEMA_VERSION + 1):
+            _add_columns(connection, later)
+        connection.execute(update(schema_version).values(version=SCHEMA_VERSION))
     metadata.create_all(connection)
-    version = connection.execute(select(schema_version.c.version)).scalar()
     if version is None:
         try:
             connection.execute(insert(schema_version).values(version=SCHEMA_VERSION))
         except IntegrityError as exc:
             raise RecordsUnavailable("another worker is making the tables") from exc
-    elif version != SCHEMA_VERSION:
-        raise SchemaMismatch(
-            f"the database has schema version {version}, this program needs {SCHEMA_VERSION}"
-        )
+
+
+def _add_columns(connection: Connection, version: int) -> None:
+    """To the tables that are there; one that is not is made whole."""
+    found = inspect(connection)
+    for table, column, sql_type in ADDED[version]:
+        if found.has_table(table):
+            connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {column} {sql_type}")
 
 
 def insert_or_ignore(

@@ -2,7 +2,7 @@
 
 RecordsError
 |-- RecordsUnavailable   the database does not answer, is locked or full: try again
-`-- SchemaMismatch       the tables were made by another version of this program
+`-- SchemaMismatch       the tables were made by a later version of this program
 """
 
 from __future__ import annotations

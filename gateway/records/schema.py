@@ -17,7 +17,18 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+# What each version added to tables that were there before it: (table, column, type in SQL, the same
+# in SQLite and PostgreSQL). Such a column may be null: it is so in the rows of before, and in those
+# of a replica that still runs the former version.
+ADDED: dict[int, tuple[tuple[str, str, str], ...]] = {
+    2: (
+        ("learning_captures", "model", "TEXT"),
+        ("learning_labels", "local_model", "TEXT"),
+        ("learning_labels", "frontier_model", "TEXT"),
+    ),
+}
 
 metadata = MetaData()
 

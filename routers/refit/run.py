@@ -21,7 +21,15 @@ from routers.drift import FILE as REFERENCE
 from routers.drift import dump_reference, reference_of
 from routers.evals import metrics
 from routers.evals.folds import alike
-from routers.labels import LabelRow, LabelsError, require_enough
+from routers.labels import (
+    FRONTIER,
+    LOCAL,
+    UNKNOWN,
+    LabelRow,
+    LabelsError,
+    count_models,
+    require_enough,
+)
 from routers.onnx.committee import GAIN, Committee, Views
 from routers.onnx.encoder import SPECIAL_TOKENS, Reading, load_encoder
 from routers.onnx.heads import OWN, HeadModel, load_heads, save_heads, under
@@ -60,7 +68,8 @@ class RefitReport(msgspec.Struct, frozen=True):
     text of another, whose labels were averaged; `passed_over`: texts beyond the most that are
     fitted; `compared`: those that the figures are of. `left_out`: layers of the base that knew rows
     already; the figures are of the rows that they did not know, or where these are too few, of all
-    rows without these layers, and the verdict says so."""
+    rows without these layers, and the verdict says so. `models`: of whose answers the labels are,
+    counted by field and by `backend/model`, `unknown` where rows do not say."""
 
     name: str
     base: str
@@ -73,6 +82,7 @@ class RefitReport(msgspec.Struct, frozen=True):
     merged: int = 0
     passed_over: int = 0
     compared: int = 0
+    models: dict[str, dict[str, int]] = {}
 
 
 def run(
@@ -116,20 +126,17 @@ def run(
     new = with_layer(model, fitted, OWN, frozenset(beneath.left_out))
     named = new.name_topics(part.sentences, [texts[i].text for i in keep]).get("domain")
     # What happened is counted by requests, and not by texts: copies are requests too.
-    of = copies.text[copies.text >= 0]
+    drawn = np.flatnonzero(copies.text >= 0)
+    of = copies.text[drawn]
+    models = _models([rows[i] for i in usable[drawn]])
     material = Material(
         part.sentences[of],
         after[of],
-        labels.take(np.flatnonzero(copies.text >= 0)),
+        labels.take(drawn),
         [named[i] for i in of] if named else [],
     )
-    with whole(out) as half:
-        _write(base, half, new, material)
-        called = name or f"{manifest.name}-refit"
-        made = _manifest(manifest, half, called, len(keep), measured, seed)
-        write_manifest(half, made)
-    return RefitReport(
-        name=f"{made.name}/{made.version}",
+    report = RefitReport(
+        name=f"{name or manifest.name + '-refit'}/{manifest.version + 1}",
         base=f"{manifest.name}/{manifest.version}",
         rows=len(keep),
         seconds=round(time.perf_counter() - started, 2),
@@ -140,7 +147,12 @@ def run(
         merged=len(of) - len(keep),
         passed_over=copies.passed_over,
         compared=len(compared),
+        models=models,
     )
+    with whole(out) as half:
+        _write(base, half, new, material)
+        write_manifest(half, _manifest(manifest, report, half, seed))
+    return report
 
 
 class _Beneath(msgspec.Struct, frozen=True):
@@ -175,11 +187,10 @@ def _beneath(model: HeadModel, part: Reading, labels: Labels) -> _Beneath:
     )
 
 
-def _manifest(
-    base: Manifest, out: Path, name: str, rows: int, measured: Figures, seed: int
-) -> Manifest:
+def _manifest(base: Manifest, report: RefitReport, out: Path, seed: int) -> Manifest:
     """Of the artefact in `out`: that of the base, for other rows."""
-    meaning = f"{MEANING}and p_frontier_ok refer to the rows of {name}."
+    name = report.name.rpartition("/")[0]
+    meaning = f"{MEANING}and p_frontier_ok refer to the rows of {name}{_whose(report.models)}."
     kept = {source: n for source, n in base.rows.items() if not source.startswith("own/")}
     return msgspec.structs.replace(
         base,
@@ -187,11 +198,30 @@ def _manifest(
         version=base.version + 1,
         created=today(),
         files=describe(out),
-        rows={**kept, f"own/{name}": rows},
-        metrics=measured,
+        rows={**kept, f"own/{name}": report.rows},
+        metrics=report.metrics,
         seed=seed,
         limits=[*(each for each in base.limits if not each.startswith(MEANING)), meaning],
     )
+
+
+def _models(rows: Sequence[LabelRow]) -> dict[str, dict[str, int]]:
+    """Of whose answers the labels are, by field and model."""
+    return {
+        LOCAL: count_models((row.local_ok, row.local_model) for row in rows),
+        FRONTIER: count_models((row.frontier_ok, row.frontier_model) for row in rows),
+    }
+
+
+def _whose(models: dict[str, dict[str, int]]) -> str:
+    """For the manifest, after the name of the rows; empty where no row names a model."""
+    if not any(counts.keys() - {UNKNOWN} for counts in models.values()):
+        return ""
+    each = [
+        f"{field} of " + " and ".join(f"{model} ({many})" for model, many in counts.items())
+        for field, counts in models.items()
+    ]
+    return f", {', '.join(each)}"
 
 
 class Copies(msgspec.Struct, frozen=True):

@@ -1,7 +1,8 @@
 """A new artefact with a model card fitted to labels of one model's answers; all else is as it was.
 
-What the card gains is measured by cross-validation, as for a refit of the heads. Rows that the
-artefact's memory holds are left out: what it says of those is not what it says of others.
+What the card gains is measured by cross-validation, as for a refit of the heads. Rows of other
+models are left out, and so are rows that the artefact's memory holds: what it says of those is not
+what it says of others.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from routers.cards import (
     with_card,
 )
 from routers.evals import metrics
-from routers.labels import LabelsError
-from routers.model_rows import ModelRows
+from routers.labels import LabelsError, count_models
+from routers.model_rows import OK, Chosen, ModelRows
 from routers.onnx.encoder import SPECIAL_TOKENS, load_encoder
 from routers.onnx.heads import load_heads
 from routers.onnx.manifest import Manifest, load_manifest, write_manifest
@@ -39,12 +40,16 @@ from routers.refit.run import FOLDS, LEAST, ROUNDS, Figures, by_text, column, re
 
 # Of a model of which nobody knows more than its tier, in logits.
 ANY = 1.0
+# Of other models, so many are named in an error.
+NAMES = 3
 
 
 class CardReport(msgspec.Struct, frozen=True):
-    """`base` and `name`: artefacts as `name/version`. `field`: the label that was taken.
-    `left_out`: rows by why they were: `unlabelled`, without a token to score (`empty`), or `known`
-    to the artefact. `before`: the card that `card` was compared with. `better`: the held-out
+    """`base` and `name`: artefacts as `name/version`. `field`: the label that was taken, in `rows`
+    rows, of which `unnamed` name no model and were taken to be of this one. `left_out`: rows by why
+    they were: `unlabelled`, of an `other_model`, of an `unknown_model`, without a token to score
+    (`empty`), or `known` to the artefact. `against`: the models that the labels of the other side
+    are of, by labels. `before`: the card that `card` was compared with. `better`: the held-out
     interval of the fall in Brier score, or of the gain in APGR, lies above 0, and neither lies
     below."""
 
@@ -53,7 +58,9 @@ class CardReport(msgspec.Struct, frozen=True):
     target: str
     field: str
     rows: int
+    unnamed: int
     left_out: dict[str, int]
+    against: dict[str, int]
     seconds: float
     better: bool
     verdict: str
@@ -95,13 +102,14 @@ class Sample(msgspec.Struct, frozen=True):
 
 def run_card(order: CardOrder, rows: ModelRows, base: Path, out: Path) -> CardReport:
     """Fit the card on the artefact in `base`, write the new artefact into `out`. Needs 50 labels
-    of the model, good and bad ones, on rows that the artefact does not know. Raises LabelsError,
-    ArtefactError and CardError; OSError when `out` cannot be written."""
+    of the model itself (see ModelRows.of), good and bad ones, on rows that the artefact does not
+    know. Raises LabelsError, ArtefactError and CardError; OSError when `out` cannot be written."""
     started = time.perf_counter()
     require_apart(base, out)
     manifest, cards = load_manifest(base), load_cards(base)
     start, before = cards_before(cards, order)
-    sample, left_out = _sample(base, manifest, rows, start.base)
+    material = _material(base, manifest, rows, order, start.base)
+    sample = material.sample
     card = fit(sample, start)
     held = cross_validate(sample, start, order.seed)
     found, better, verdict = compare(sample, (before, held), start.base, order.seed)
@@ -111,7 +119,9 @@ def run_card(order: CardOrder, rows: ModelRows, base: Path, out: Path) -> CardRe
         target=order.target,
         field=rows.field(start.base),
         rows=len(sample.own),
-        left_out=left_out,
+        unnamed=material.unnamed,
+        left_out=material.left_out,
+        against=material.against,
         seconds=round(time.perf_counter() - started, 2),
         better=better,
         verdict=verdict,
@@ -245,51 +255,83 @@ def _verdict(found: Figures, fall_ci: list[float], better: bool) -> str:
     return f"{word} on held-out rows: {brier}{order}; {level}"
 
 
-def _sample(
-    directory: Path, manifest: Manifest, rows: ModelRows, base: Base
-) -> tuple[Sample, dict[str, int]]:
-    """The rows that can be used, and how many cannot, by why. Raises LabelsError, ArtefactError."""
-    own, other = column(rows.own(base)), column(rows.other(base))
-    labelled = np.flatnonzero(~np.isnan(own))
-    field = rows.field(base)
-    _require(own[labelled], rows.where, f"have {field}")
+class _Material(msgspec.Struct, frozen=True):
+    """The rows that can be used, and what the report says of them and of the others."""
+
+    sample: Sample
+    unnamed: int
+    left_out: dict[str, int]
+    against: dict[str, int]
+
+
+def _material(
+    directory: Path, manifest: Manifest, rows: ModelRows, order: CardOrder, base: Base
+) -> _Material:
+    """`base`: of the card. Raises LabelsError, ArtefactError."""
+    chosen = rows.of(order.target, base, sole=base in order.sole)
+    index = np.array(chosen.index, dtype=np.intp)
+    own, other = column(rows.own(base))[index], column(rows.other(base))[index]
+    what, besides = _words(rows, chosen, order.target, base)
+    _require(own, rows.where, f"have {what}", besides)
     model, encoder = load_heads(directory), load_encoder(directory, manifest.max_tokens)
-    texts = [render(rows.queries[i]) for i in labelled]
+    texts = [render(rows.queries[i]) for i in index]
     reading = encoder.read_singly(texts)
     p = model.predict(reading.sentences, reading.surfaces, reading.demands).astype(np.float64)
     named = model.name_topics(reading.sentences, [text.text for text in texts])
-    known = np.zeros(len(labelled), dtype=np.bool_)
+    known = np.zeros(len(index), dtype=np.bool_)
     for committee in model.committees.values():
         known |= remembered(committee, reading.sentences)
     empty = np.array(reading.tokens) <= SPECIAL_TOKENS
     keep = np.flatnonzero(~empty & ~known)
     domains = named.get("domain", [None] * len(texts))
     _, text = by_text(reading.sentences)
-    sample = Sample(p[:, 0], p[:, 1], domains, own[labelled], other[labelled], text).take(keep)
-    what = f"have {field} and a text to score that the artefact was not fitted to"
-    _require(sample.own, rows.where, what)
+    sample = Sample(p[:, 0], p[:, 1], domains, own, other, text).take(keep)
+    scored = f"have {what} and a text to score that the artefact was not fitted to"
+    _require(sample.own, rows.where, scored, besides)
     different = int(sample.text.max()) + 1
     if different < LEAST:
         raise LabelsError(
-            f"{rows.where}: {different} different texts {what}, at least {LEAST} are needed"
+            f"{rows.where}: {different} different texts {scored}, at least {LEAST} are needed"
+            f"{besides}"
         )
-    return sample, {
-        "unlabelled": len(own) - len(labelled),
-        "empty": int(empty.sum()),
-        "known": int((known & ~empty).sum()),
-    }
+    others, whose_else = rows.other(base), rows.others(base)
+    return _Material(
+        sample=sample,
+        unnamed=int(np.isin(index[keep], chosen.unnamed).sum()),
+        left_out={
+            **chosen.left_out,
+            "empty": int(empty.sum()),
+            "known": int((known & ~empty).sum()),
+        },
+        against=count_models((others[i], whose_else[i]) for i in index[keep]),
+    )
 
 
-def _require(labels: Floats, where: str, what: str) -> None:
-    """`what` says which rows these are. Raises LabelsError."""
+def _words(rows: ModelRows, chosen: Chosen, target: str, base: Base) -> tuple[str, str]:
+    """For errors: which labels count, and of how many it is otherwise, after a semicolon."""
+    field = rows.field(base)
+    if field == OK:
+        return field, ""
+    besides = ""
+    if chosen.others:
+        names = [*list(chosen.others)[:NAMES], *(["..."] if len(chosen.others) > NAMES else [])]
+        besides += f"; {chosen.left_out['other_model']} are of other models ({', '.join(names)})"
+    if many := chosen.left_out["unknown_model"]:
+        besides += f"; {many} do not say of which model ({rows.named_by(base)})"
+    return f"{field} of {target}", besides
+
+
+def _require(labels: Floats, where: str, what: str, besides: str) -> None:
+    """`what` says which rows these are, `besides` what others there are. Raises LabelsError."""
     if len(labels) < LEAST:
         raise LabelsError(
-            f"{where}: too few rows: {len(labels)} {what}, at least {LEAST} are needed"
+            f"{where}: too few rows: {len(labels)} {what}, at least {LEAST} are needed{besides}"
         )
     if labels.min() == labels.max():
         raise LabelsError(
             f"{where}: the label is {labels[0]:g} in each of the {len(labels)} rows that {what}; "
             "rows of both kinds are needed, answers that were good and answers that were not"
+            f"{besides}"
         )
 
 
@@ -299,9 +341,10 @@ def _manifest(manifest: Manifest, report: CardReport, out: Path, seed: int) -> M
     place, begin = f"{CARD}{report.target}", limit_of(report.target)
     figures = {f"{place}/{name}": value for name, value in report.metrics.items()}
     kept = {k: v for k, v in manifest.metrics.items() if k.rpartition("/")[0] != place}
+    unnamed = f", {report.unnamed} of which name no model" if report.unnamed else ""
     limit = (
-        f"{begin}on {report.base} to {report.rows} rows ({report.field}), seed {seed}: it says "
-        "nothing of requests unlike them."
+        f"{begin}on {report.base} to {report.rows} rows ({report.field}){unnamed}, seed {seed}: "
+        "it says nothing of requests unlike them."
     )
     return msgspec.structs.replace(
         manifest,

@@ -175,6 +175,7 @@ org = "acme"
 [[keys]]
 key = "${{SECOND}}"
 org = "acme"
+{second}
 
 [[keys]]
 key = "${{STRANGER}}"
@@ -247,7 +248,7 @@ def wait_for(ready: Callable[[], bool], seconds: float = 20.0) -> None:
 @pytest.fixture(scope="module")
 def learn(tmp_path_factory: pytest.TempPathFactory, talk: Talk) -> Iterator[Start]:
     """Starts gateways; `extra` is more configuration, `judge` and `frontier` the upstream's
-    models. All end with the file."""
+    models, `second` more about the second key. All end with the file."""
     started: list[Gateway] = []
 
     def start(
@@ -256,11 +257,17 @@ def learn(tmp_path_factory: pytest.TempPathFactory, talk: Talk) -> Iterator[Star
         judge: str = "judge",
         frontier: str = "frontier",
         artefact: str = "heuristic",
+        second: str = "",
         workers: int = 1,
         again: Learner | None = None,
     ) -> Learner:
         text = BASE.format(
-            url=talk.url, judge=judge, frontier=frontier, artefact=artefact, extra=extra
+            url=talk.url,
+            judge=judge,
+            frontier=frontier,
+            artefact=artefact,
+            second=second,
+            extra=extra,
         )
         keys = {name: new_key() for name in ("main", "second", "stranger")}
         folder = tmp_path_factory.mktemp("gateway")

@@ -21,10 +21,11 @@ from gateway.learning.lookup import Lookup
 from gateway.learning.schema import captures, feedback
 from gateway.records import Database, DecisionRecord, RecordsError, file_records
 from gateway.store import Store
-from routers.types import Need, Policy, Score
+from routers.types import Candidate, Need, Policy, Score
 
 ON = LearningConfig(capture=True)
 SECRET = "the patient is called Mrs Miller"
+HOME = Candidate("home", "m", "local")
 
 
 def exchange(id: int) -> Exchange:
@@ -59,7 +60,7 @@ async def test_a_flush_that_is_cancelled_loses_nothing(database: Database, runni
     counted: list[str] = []
     waiting = Captures(ON, database, counted.append)
     for i in range(250):
-        waiting.add(exchange(i), "local", look())
+        waiting.add(exchange(i), HOME, look())
     begun, go = threading.Event(), threading.Event()
 
     def busy(_: sa.Connection) -> None:
@@ -88,7 +89,7 @@ async def test_what_is_deleted_while_it_waits_is_not_written(database: Database)
     counted: list[str] = []
     waiting = Captures(ON, database, counted.append)
     for i in (1, 2, 3):
-        waiting.add(exchange(i), "local", look())
+        waiting.add(exchange(i), HOME, look())
     await database.write(forget, "acme", None, 2.5)
     await waiting.flush()
     assert await kept(database) == ["dec_3"]
@@ -102,7 +103,7 @@ async def test_a_failing_database_puts_no_conversation_into_the_log(
     await database.write(lambda c: c.exec_driver_sql("DROP TABLE learning_captures"))
     counted: list[str] = []
     waiting = Captures(ON, database, counted.append)
-    waiting.add(exchange(1), "local", look())
+    waiting.add(exchange(1), HOME, look())
     await waiting.flush()
     assert counted == ["failed"]
     assert "not kept" in caplog.text
@@ -118,7 +119,7 @@ async def test_what_the_model_sees_is_not_written(database: Database) -> None:
         LearningConfig(capture=True, capture_labels=("pii",)), database, counted.append
     )
     for i, seen in enumerate([(), ("pii",), ("phi",), ("phi", "pii")]):
-        waiting.add(exchange(i), "local", look(*seen))
+        waiting.add(exchange(i), HOME, look(*seen))
     await waiting.flush()
     assert await kept(database) == ["dec_0", "dec_1"]
     assert counted == ["kept", "kept", "data_class", "data_class"]
@@ -127,7 +128,7 @@ async def test_what_the_model_sees_is_not_written(database: Database) -> None:
 async def test_a_text_that_would_be_long_to_look_at_is_not_kept(database: Database) -> None:
     counted: list[str] = []
     waiting = Captures(ON, database, counted.append)
-    waiting.add(exchange(1), "local", Look("x" * (MAX_TEXT + 1), lambda _: frozenset()))
+    waiting.add(exchange(1), HOME, Look("x" * (MAX_TEXT + 1), lambda _: frozenset()))
     await waiting.flush()
     assert (counted, await kept(database)) == (["too_long"], [])
 
@@ -142,7 +143,7 @@ async def test_what_the_model_saw_holds_the_comment_back_as_well(
     """The decision does not say what the model saw; without a score, no model looked."""
     waiting = Captures(ON, database, lambda _: None)
     if scored:
-        waiting.add(exchange(1), "local", look(*seen))
+        waiting.add(exchange(1), HOME, look(*seen))
     p: dict[str, Any] = {"p_local_ok": 0.5, "p_frontier_ok": 0.75} if scored else {}
     record = DecisionRecord("dec_1", "req_1", 1.0, "acme", **p)
     await database.write(file_records, [record])

@@ -254,11 +254,26 @@ ORDERED = (
 
 async def test_the_card_of_a_model_is_fitted_to_rows_about_it(make: Make) -> None:
     refits = make(ORDERED)
-    proposal = Proposal("admin", "ward", seed=3, upload=CARD_ROW, model="ward/m", tier="local")
+    proposal = Proposal(
+        "admin",
+        "ward",
+        seed=3,
+        upload=CARD_ROW,
+        model="ward/m",
+        tier="local",
+        sole=("local",),
+    )
     assert (await refits.propose(proposal)).rows == 1
     done = await ended(refits, "ward")
     assert done.report is not None
-    order = {"target": "ward/m", "base": "local", "like": "", "name": "ward", "seed": 3}
+    order = {
+        "target": "ward/m",
+        "base": "local",
+        "like": "",
+        "sole": ["local"],
+        "name": "ward",
+        "seed": 3,
+    }
     assert done.report["order"] == order
     # Rows of a refit of the heads say nothing of `ok`.
     with pytest.raises(BadRows, match="local_ok"):

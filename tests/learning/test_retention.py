@@ -48,6 +48,7 @@ def capture(id: int, *, org: str = "acme", side: Side = "weak", ts: float | None
         p_frontier_ok=0.75,
         threshold=0.15,
         artefact="m/1",
+        model={"weak": "home/m", "strong": "ohio/m", "": "edge/m"}[side],
     )
 
 
@@ -70,6 +71,10 @@ async def test_a_label_is_made_whichever_comes_first(database: Database) -> None
         ("dec_1", 0.0, None),
     ]
     assert (found[0].p_frontier_ok, found[0].threshold, found[0].artefact) == (0.75, 0.15, "m/1")
+    assert [(x.local_model, x.frontier_model) for x in found] == [
+        (None, "ohio/m"),
+        ("home/m", None),
+    ]
     # Captured twice (a worker that was slow to hear of its success): the first stays.
     await database.write(repository.add_captures, [capture(1, side="strong")], MANY)
     assert await database.write(repository.give, given(1, 1.0), MANY) == (True, "weak")
@@ -167,7 +172,8 @@ async def remaining(database: Database, table: sa.Table) -> list[str]:
 def compared(id: int, *, org: str = "acme") -> Label:
     found = msgspec.structs.asdict(capture(id, org=org))
     found.pop("side")
-    return Label(**found, source="shadow", created=99.0, local_ok=1.0)
+    model = found.pop("model")
+    return Label(**found, source="shadow", created=99.0, local_ok=1.0, local_model=model)
 
 
 async def test_what_was_deleted_does_not_come_back(database: Database) -> None:
@@ -282,7 +288,7 @@ async def test_pages_lose_nothing_and_keep_decisions_together(
     for i in range(6):
         # Times that are alike, and both sources for every other one.
         base = msgspec.structs.asdict(capture(i, ts=float(i // 3)))
-        base.pop("side")
+        del base["side"], base["model"]
         for source in ("feedback", "shadow") if i % 2 else ("shadow",):
             made = Label(**base, source=source, created=9.0, local_ok=1.0)
             await database.write(repository.put_label, made, MANY)

@@ -34,7 +34,18 @@ async def test_an_old_comparison_is_given_up(waited: float, outcome: str) -> Non
     scored = Scored(p_local_ok=0.5, p_frontier_ok=0.6, threshold=0.1, artefact="a/1")
     look = Look("Why?", lambda _: frozenset())
     shadow._queue.put_nowait(
-        Job("d", Principal(), "default", need, body, [b"{}"], at=1_000, scored=scored, look=look)
+        Job(
+            "d",
+            Principal(),
+            "default",
+            need,
+            body,
+            "home/m",
+            [b"{}"],
+            at=1_000,
+            scored=scored,
+            look=look,
+        )
     )
     worker = asyncio.create_task(shadow.run())
     await asyncio.wait_for(heard.wait(), 10)

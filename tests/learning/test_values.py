@@ -122,6 +122,27 @@ def test_people_go_before_the_judge_and_one_conversation_is_one_row() -> None:
     assert list(merge([])) == []
 
 
+def test_a_merged_row_names_the_model_of_the_label_that_it_took() -> None:
+    def said(source: Source, **more: Any) -> Label:
+        return msgspec.structs.replace(label("a", source, None, None), **more)
+
+    judged = said(
+        "shadow", local_ok=0.0, frontier_ok=1.0, local_model="home/m", frontier_model="ohio/m"
+    )
+    cases = [
+        ([judged], ("home/m", "ohio/m")),
+        ([judged, said("feedback", local_ok=1.0, local_model="attic/m")], ("attic/m", "ohio/m")),
+        # Of before models were kept: its label is taken, so no other label's model is.
+        ([judged, said("feedback", local_ok=1.0)], (None, "ohio/m")),
+        ([said("feedback", frontier_ok=1.0, frontier_model="paris/m")], (None, "paris/m")),
+    ]
+    for labels, models in cases:
+        (line,) = merge(labels)
+        assert (line.local_model, line.frontier_model) == models
+        (row,) = parse_rows([encode_line(line)], "rows")
+        assert (row.local_model, row.frontier_model) == models
+
+
 def test_a_conversation_keeps_turns_and_names_of_tools_only() -> None:
     call = {"function": {"name": "look", "arguments": '{"x": 1}'}}
     tools = [{"type": "function", "function": {"name": "look", "description": "d"}}, "odd", {}]

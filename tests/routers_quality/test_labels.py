@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routers.labels import LabelRow, LabelsError, load_rows, parse_rows, require_enough
+from routers.labels import (
+    LabelRow,
+    LabelsError,
+    count_models,
+    load_rows,
+    parse_rows,
+    require_enough,
+)
 from routers.types import Turn
 
 GOOD: dict[str, Any] = {"id": "a", "prompt": "Why?", "local_ok": True, "frontier_ok": 0.5}
@@ -36,6 +43,15 @@ def test_messages_with_parts_and_tools() -> None:
     turns = (Turn("system", "Be brief."), Turn("user", "Look"))
     assert found == [LabelRow("1", turns, None, 0.5, 2)]
     assert found[0].query.tools == 2
+
+
+def test_whose_answers_the_labels_are_of() -> None:
+    (row,) = parse(changed(local_model="home/org/m", frontier_model=None))
+    assert (row.local_model, row.frontier_model) == ("home/org/m", None)
+    (silent,) = parse(GOOD)
+    assert (silent.local_model, silent.frontier_model) == (None, None)
+    counted = [(1.0, "home/m"), (0.0, None), (0.5, "home/n"), (1.0, "home/n"), (None, "home/m")]
+    assert list(count_models(counted).items()) == [("home/n", 2), ("home/m", 1), ("unknown", 1)]
 
 
 def test_other_fields_and_blank_lines_are_left_alone() -> None:
@@ -70,6 +86,11 @@ def test_other_fields_and_blank_lines_are_left_alone() -> None:
             r"messages\[0\]\.content must be text or a list of parts, not a number",
         ),
         (changed(tools={}), "tools must be a list, not an object"),
+        (changed(local_model=3), "local_model must be BACKEND/MODEL or null, not a number"),
+        (changed(local_model="m"), "local_model must be BACKEND/MODEL or null, not 'm'"),
+        (changed(frontier_model=""), "frontier_model must be BACKEND/MODEL or null, not ''"),
+        (changed(frontier_model="/m"), "frontier_model must be BACKEND/MODEL or null, not '/m'"),
+        (changed(frontier_model=[]), "frontier_model must be BACKEND/MODEL or null, not a list"),
         (changed(id=[]), "id must be text or a whole number, not a list"),
         ([GOOD], "must be a JSON object, not a list"),
     ],

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from routers.labels import LabelsError
-from routers.model_rows import parse_model_rows
+from routers.model_rows import Chosen, parse_model_rows
 from routers.refit import ModelRows, load_model_rows
 
 
@@ -27,6 +27,47 @@ def test_without_a_label_of_the_model_the_side_says_whose_it_is() -> None:
     assert found.own("local") == found.other("frontier") == [1.0, 0.5]
     assert found.own("frontier") == found.other("local") == [None, 1.0]
     assert [query.turns[0].text for query in found.queries] == ["a", "b"]
+
+
+MIXED = (
+    {"prompt": "a", "local_ok": 1, "frontier_ok": 0, "local_model": "home/m"},
+    {"prompt": "b", "local_ok": 0, "frontier_ok": 1, "local_model": "home/n"},
+    {"prompt": "c", "local_ok": 0, "frontier_ok": None, "local_model": None},
+    {"prompt": "d", "local_ok": None, "frontier_ok": 1, "local_model": "home/m"},
+    {"prompt": "e", "local_ok": 1, "frontier_ok": 1, "frontier_model": "ohio/m"},
+    {"prompt": "f", "local_ok": 1, "frontier_ok": 1, "local_model": "home/m"},
+)
+
+
+@pytest.mark.parametrize("sole", [False, True])
+def test_only_labels_of_the_model_count_where_the_side_has_several(sole: bool) -> None:
+    found = parsed(*MIXED)
+    left_out = {"unlabelled": 1, "other_model": 1, "unknown_model": 2}
+    # That others are named shows that it was not always the only one.
+    assert found.of("home/m", "local", sole=sole) == Chosen([0, 5], [], left_out, {"home/n": 1})
+    assert found.of("home/n", "local", sole=sole).index == [1]
+    none = found.of("attic/m", "local", sole=sole)
+    assert (none.index, none.others) == ([], {"home/m": 2, "home/n": 1})
+    assert none.left_out == {"unlabelled": 1, "other_model": 3, "unknown_model": 2}
+    assert found.others("local") == [None, None, None, None, "ohio/m", None]
+
+
+def test_labels_that_name_no_model_count_where_there_is_no_other() -> None:
+    found = parsed(MIXED[0], *MIXED[2:])
+    apart = found.of("home/m", "local", sole=False)
+    assert (apart.index, apart.unnamed) == ([0, 4], [])
+    assert apart.left_out == {"unlabelled": 1, "other_model": 0, "unknown_model": 2}
+    alone = found.of("home/m", "local", sole=True)
+    assert (alone.index, alone.unnamed) == ([0, 1, 3, 4], [1, 3])
+    assert alone.left_out == {"unlabelled": 1, "other_model": 0, "unknown_model": 0}
+    # The same of the other side.
+    frontier = found.of("ohio/m", "frontier", sole=True)
+    assert (frontier.index, frontier.unnamed) == ([0, 2, 3, 4], [0, 2, 4])
+
+
+def test_what_ok_says_is_of_the_model_whatever_stands_beside_it() -> None:
+    found = parsed({"prompt": "a", "ok": 1, "local_ok": 0, "local_model": "home/n"})
+    assert found.of("home/m", "local", sole=False) == Chosen([0], [], {"unlabelled": 0}, {})
 
 
 def test_labels_of_the_model_come_first() -> None:
@@ -51,6 +92,7 @@ def test_labels_of_the_model_come_first() -> None:
         ({"prompt": " ", "ok": 1}, "line 2: prompt has no text"),
         ({"ok": 1}, "line 2: has neither prompt nor messages"),
         ({"prompt": "b", "tools": 1, "ok": 1}, "line 2: tools must be a list"),
+        ({"prompt": "b", "ok": 1, "local_model": "m"}, "line 2: local_model must be BACKEND/MODEL"),
     ],
 )
 def test_a_bad_row_is_named(row: dict[str, Any], message: str) -> None:

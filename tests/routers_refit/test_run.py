@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from gateway.cli.output import fitted, print_fields
 from routers.labels import LabelRow, LabelsError
 from routers.onnx.encoder import load_encoder
 from routers.onnx.heads import OWN, load_heads
@@ -226,6 +227,37 @@ def test_the_limits_say_once_what_the_probabilities_are_of(tmp_path: Path) -> No
         "p_local_ok and p_frontier_ok refer to the rows of ours."
     ]
     assert len(limits) == len(load_manifest(BASE).limits)
+
+
+def test_a_refit_says_whose_answers_its_labels_are_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    silent = run(kitchen_trouble(), BASE, tmp_path / "silent", name="mine")
+    assert silent.models == {"local_ok": {"unknown": ROWS}, "frontier_ok": {"unknown": ROWS}}
+    names = (*["home/n"] * 30, *["home/m"] * 80, *[None] * 10)
+    rows = [
+        msgspec.structs.replace(row, local_model=name, frontier_model="ohio/m")
+        for row, name in zip(kitchen_trouble(), names, strict=True)
+    ]
+    report = run(rows, BASE, tmp_path / "mixed", name="mine")
+    assert list(report.models["local_ok"].items()) == [
+        ("home/m", 80),
+        ("home/n", 30),
+        ("unknown", 10),
+    ]
+    assert report.models["frontier_ok"] == {"ohio/m": ROWS}
+    # All rows of a tier are fitted, whosever they are.
+    assert (report.rows, report.metrics) == (silent.rows, silent.metrics)
+    (meaning,) = [x for x in load_manifest(tmp_path / "mixed").limits if x.startswith("p_local_ok")]
+    assert meaning == (
+        "p_local_ok and p_frontier_ok refer to the rows of mine, local_ok of home/m (80) and "
+        "home/n (30) and unknown (10), frontier_ok of ohio/m (120)."
+    )
+    print_fields(fitted(msgspec.to_builtins(report)))
+    said = capsys.readouterr().out
+    assert "local_ok of     home/m 80, home/n 30, unknown 10 (a mix: --model fits" in said
+    assert "frontier_ok of  ohio/m 120\n" in said
+    assert "_ok of" not in dict(fitted(msgspec.to_builtins(silent)))
 
 
 def test_a_former_artefact_is_replaced_and_other_files_are_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from gateway.cards import activated_cards
 from gateway.cli import main
 from gateway.config import parse_config
-from routers.cards import Card, CardError, apply_cards, load_cards, logit
+from routers.cards import Base, Card, CardError, apply_cards, load_cards, logit
 from routers.labels import LabelRow, LabelsError
 from routers.onnx.encoder import load_encoder
 from routers.onnx.heads import load_heads
@@ -73,6 +73,7 @@ def test_a_weaker_model_is_found_out(tmp_path: Path, reference: Any) -> None:
     assert report.verdict.startswith("better than before on held-out rows: Brier score ")
     assert (report.rows, report.field) == (ROWS, "ok")
     assert report.left_out == {"unlabelled": 0, "empty": 0, "known": 0}
+    assert (report.unnamed, report.against) == (0, {})
     assert (report.before.base, report.before.offset) == ("local", 0.0)
     assert -2.6 < report.card.offset < -1.0
     assert (report.card.origin, report.card.rows) == ("fitted", ROWS)
@@ -179,22 +180,107 @@ def test_copies_make_no_figure_surer() -> None:
     assert many == one
 
 
-def test_labels_of_the_side_are_taken_where_no_model_is_named(
+def test_labels_of_the_side_are_taken_where_they_are_of_the_model(
     tmp_path: Path, reference: Any
 ) -> None:
     sides = {"local_ok": answers(reference, -2.0), "frontier_ok": answers(reference, 1.0, side=1)}
-    rows = ModelRows(queries(), {**sides})
+    models: dict[Base, list[str | None]] = {
+        "local": [TARGET] * ROWS,
+        "frontier": ["openai/gpt-4o"] * ROWS,
+    }
+    rows = ModelRows(queries(), {**sides}, models=models)
     local = run_card(LOCAL, rows, BASE, tmp_path / "local")
     order = CardOrder(target="openai/gpt-4o", base="frontier")
     frontier = run_card(order, rows, BASE, tmp_path / "frontier")
     assert (local.field, local.card.base) == ("local_ok", "local")
     assert (frontier.field, frontier.card.base) == ("frontier_ok", "frontier")
     assert local.card.offset < -1.0 < 0.0 < frontier.card.offset
+    assert (local.against, frontier.against) == ({"openai/gpt-4o": ROWS}, {TARGET: ROWS})
     # The other side's labels show what the card does to the order.
     assert "APGR" in local.verdict
     assert local.metrics.keys() >= {"apgr_before", "apgr_after", "apgr_gain_ci95"}
     named = ModelRows(queries(), {**sides, "ok": answers(reference, 1.5)})
     assert run_card(LOCAL, named, BASE, tmp_path / "named").card.offset > 0.5
+
+
+def two_models(reference: Any, other: float, unnamed: int = 0) -> ModelRows:
+    """Labels of the model, which is weaker than the artefact says, on all rows; then the same rows
+    with labels of another one, that far from what the artefact says; then some of nobody."""
+    own = [*answers(reference, -1.0), *answers(reference, other), *[1.0] * unnamed]
+    whose: list[str | None] = [TARGET] * ROWS + ["ward/other"] * ROWS + [None] * unnamed
+    many = len(own)
+    columns = {"local_ok": own, "frontier_ok": [None] * many}
+    each = (queries() * 3)[:many]
+    return ModelRows(each, columns, models={"local": whose, "frontier": [None] * many})
+
+
+def test_the_labels_of_another_model_of_the_tier_do_not_move_the_card(
+    tmp_path: Path, reference: Any
+) -> None:
+    alone = ModelRows(
+        queries(),
+        {"local_ok": answers(reference, -1.0), "frontier_ok": [None] * ROWS},
+        models={"local": [TARGET] * ROWS},
+    )
+    wanted = run_card(LOCAL, alone, BASE, tmp_path / "alone")
+    for number, other in enumerate((-3.0, 2.0)):
+        rows = two_models(reference, other, unnamed=7)
+        found = run_card(LOCAL, rows, BASE, tmp_path / str(number))
+        assert found.card == wanted.card
+        assert found.metrics == wanted.metrics
+        assert (found.rows, found.unnamed) == (ROWS, 0)
+        left_out = {
+            "unlabelled": 0,
+            "other_model": ROWS,
+            "unknown_model": 7,
+            "empty": 0,
+            "known": 0,
+        }
+        assert found.left_out == left_out
+        # And it has a card of its own.
+        order = msgspec.structs.replace(LOCAL, target="ward/other")
+        theirs = run_card(order, rows, BASE, tmp_path / f"other-{number}")
+        assert theirs.card.offset * other > 0
+        assert abs(theirs.card.offset - wanted.card.offset) > 1
+
+
+def test_unnamed_labels_are_of_the_only_model_of_their_side(tmp_path: Path, reference: Any) -> None:
+    rows = ModelRows(
+        queries(),
+        {"local_ok": answers(reference, -2.0), "frontier_ok": [None] * ROWS},
+        models={"local": [TARGET] * 60 + [None] * 60},
+    )
+    apart = run_card(LOCAL, rows, BASE, tmp_path / "apart")
+    assert (apart.rows, apart.unnamed, apart.left_out["unknown_model"]) == (60, 0, 60)
+    for sole, used in ((("frontier",), 0), (("local",), 60)):
+        order = msgspec.structs.replace(LOCAL, sole=sole)
+        report = run_card(order, rows, BASE, tmp_path / "new")
+        assert (report.rows, report.unnamed) == (60 + used, used)
+        limit = load_manifest(tmp_path / "new").limits[-1]
+        assert ("60 of which name no model" in limit) is (used > 0)
+
+
+def test_too_few_rows_of_the_model_say_what_the_others_are(tmp_path: Path, reference: Any) -> None:
+    mixed: list[str | None] = [*[TARGET] * 40, *["ward/other"] * 71, *[None] * 9]
+    many: list[str | None] = [f"ward/{i % 5}" for i in range(ROWS)]
+    columns = {"local_ok": answers(reference, 0.0), "frontier_ok": [None] * ROWS}
+    for names, message in (
+        (
+            mixed,
+            f"rows: too few rows: 40 have local_ok of {TARGET}, at least 50 are needed; "
+            "71 are of other models (ward/other); 9 do not say of which model (local_model)",
+        ),
+        (
+            many,
+            f"rows: too few rows: 0 have local_ok of {TARGET}, at least 50 are needed; "
+            "120 are of other models (ward/0, ward/1, ward/2, ...)",
+        ),
+    ):
+        rows = ModelRows(queries(), columns, models={"local": names})
+        with pytest.raises(LabelsError) as caught:
+            run_card(LOCAL, rows, BASE, tmp_path / "new")
+        assert str(caught.value) == message
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_name_that_tells_something_is_where_the_fit_starts(
@@ -325,6 +411,7 @@ def test_the_command_fits_a_card_and_says_what_came_of_it(
     ):
         assert main([*args, *wrong]) == 2
         assert message in capsys.readouterr().err
+    _only_rows_of_the_model_are_taken_from_an_export(file, args, capsys)
     file.write_text("\n".join([*lines, '{"prompt": "Why?"}']))
     assert main([*args, *card]) == 2
     assert f"{file}, line 121: ok is missing" in capsys.readouterr().err
@@ -337,3 +424,41 @@ def test_copies_do_not_make_few_texts_enough(tmp_path: Path, reference: Any) -> 
     rows = ModelRows(asked, {"ok": own, "local_ok": unknown, "frontier_ok": unknown})
     with pytest.raises(LabelsError, match="20 different texts have ok"):
         run_card(LOCAL, rows, BASE, tmp_path / "new")
+
+
+def _only_rows_of_the_model_are_taken_from_an_export(
+    file: Path, args: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    exported = [
+        {
+            "id": str(i),
+            "messages": [{"role": "user", "content": text}],
+            "local_ok": float(i % 4 == 0),
+            "frontier_ok": 1.0,
+            "local_model": (TARGET, "ward/other", None)[i % 3],
+            "frontier_model": None,
+        }
+        for i, (text, _) in enumerate(prompts())
+    ]
+    card = ["--model", TARGET, "--tier", "local"]
+    file.write_text("\n".join(map(json.dumps, exported)))
+    assert main([*args, *card]) == 2
+    assert (
+        capsys.readouterr()
+        .err.strip()
+        .endswith(
+            f"{file}: too few rows: 40 have local_ok of {TARGET}, at least 50 are needed; "
+            "40 are of other models (ward/other); 40 do not say of which model (local_model)"
+        )
+    )
+    for row in exported[:60]:
+        row["local_model"] = TARGET
+    file.write_text("\n".join(map(json.dumps, exported)))
+    assert main([*args, *card]) == 0
+    said = capsys.readouterr().out
+    assert "80 by local_ok\n" in said
+    assert "20 of other models, 20 that do not say of which model\n" in said
+    assert "APGR against  unknown 80\n" in said
+    file.write_text(json.dumps({**exported[0], "local_model": "special"}))
+    assert main([*args, *card]) == 2
+    assert f"{file}, line 1: local_model must be BACKEND/MODEL" in capsys.readouterr().err
