@@ -25,6 +25,7 @@ from gateway.auth import admin_token, hash_key
 from gateway.compose import Resolved, verify
 from gateway.config import Config, ConfigError
 from gateway.config.model import AdminConfig, AuthConfig, EngineConfig
+from gateway.keeper import Child, Keeper
 from gateway.records import Database, RecordsError
 from gateway.store.embedded import EmbeddedStore
 from gateway.store.errors import StoreError
@@ -35,7 +36,8 @@ log = logging.getLogger("tollhouse")
 
 @contextlib.contextmanager
 def prepared(config: Config) -> Iterator[Resolved]:
-    """Everything that workers need, running: embedded store, embedded engines, database schema.
+    """Everything that workers need, running and kept so: embedded store, embedded engines; and the
+    database schema.
 
     Raises ConfigError when something configured cannot be started.
     """
@@ -43,12 +45,21 @@ def prepared(config: Config) -> Iterator[Resolved]:
     data_dir = Path(config.data_dir)
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        store_url = config.store.url or _store(stack, config, data_dir)
-        engines = {
-            name: _engine(stack, name, backend.engine or EngineConfig())
-            for name, backend in config.backends.items()
-            if backend.provider == "embedded"
-        }
+        children: dict[str, Child] = {}
+        store_url = config.store.url
+        if not store_url:
+            store = children["the embedded store"] = _store(stack, config, data_dir)
+            store_url = store.url
+        engines: dict[str, str] = {}
+        for name, backend in config.backends.items():
+            if backend.provider == "embedded":
+                engine = _engine(stack, name, backend.engine or EngineConfig())
+                children[f"the engine of backends.{name}"] = engine
+                engines[name] = engine.base_url
+        if children:
+            keeper = Keeper(children)
+            keeper.start()
+            stack.callback(keeper.stop)
         database_url = config.database.url or f"sqlite:///{(data_dir / 'tollhouse.db').absolute()}"
         asyncio.run(_make_tables(database_url))
         yield Resolved(
@@ -79,17 +90,17 @@ def with_secrets(config: Config) -> Config:
     )
 
 
-def _store(stack: contextlib.ExitStack, config: Config, data_dir: Path) -> str:
+def _store(stack: contextlib.ExitStack, config: Config, data_dir: Path) -> EmbeddedStore:
     store = EmbeddedStore(data_dir / "store", maxmemory=f"{config.store.maxmemory_mb}mb")
     try:
         store.start()
     except StoreError as exc:
         raise ConfigError("store.url", f"not set, and the embedded store: {exc}") from exc
     stack.callback(store.stop)
-    return store.url
+    return store
 
 
-def _engine(stack: contextlib.ExitStack, name: str, settings: EngineConfig) -> str:
+def _engine(stack: contextlib.ExitStack, name: str, settings: EngineConfig) -> Engine:
     engine = Engine(
         EngineSettings(
             model=settings.model or str(tiny_model_path()),
@@ -104,7 +115,7 @@ def _engine(stack: contextlib.ExitStack, name: str, settings: EngineConfig) -> s
     except EngineError as exc:
         raise ConfigError(f"backends.{name}.engine.model", str(exc)) from exc
     stack.callback(engine.stop)
-    return engine.base_url
+    return engine
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -72,6 +72,7 @@ class Engine:
         self.settings = settings
         self.start_timeout = start_timeout
         self.port = 0
+        self._first_port = settings.port
         self._process: subprocess.Popen[str] | None = None
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
 
@@ -91,7 +92,8 @@ class Engine:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Start the child and wait until `/health` says ok.
+        """Start the child and wait until `/health` says ok. Started again, it has the port that it
+        had at first.
 
         Raises:
             EngineError: not installed, no such file, not a GGUF file, the child ended, or it was
@@ -102,8 +104,9 @@ class Engine:
         self.stop()  # of a child that died there are pipes left
         self._check()
         self._tail.clear()
+        settings = msgspec.structs.replace(self.settings, port=self._first_port)
         process = self._process = subprocess.Popen(
-            [sys.executable, "-m", "backends.local.engine", *_arguments(self.settings)],
+            [sys.executable, "-m", "backends.local.engine", *_arguments(settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -122,6 +125,7 @@ class Engine:
                 if time.monotonic() > deadline:
                     raise self._failure(f"was not ready within {self.start_timeout:g} s")
                 time.sleep(0.02)
+            self._first_port = self.port
         except BaseException:
             # Also on Ctrl-C: no child is left behind.
             self.stop()

@@ -31,8 +31,8 @@ class EmbeddedStore:
 
     Every acknowledged write is in the append-only file (fsync each second: a killed server loses
     nothing, a power cut up to a second). `volatile-lru`: only keys with a TTL are ever evicted,
-    and ledger keys have none. The server ends with its parent process. Call `start` on the main
-    thread: the kernel ties the child to the thread that forked it.
+    and ledger keys have none. The server ends with its parent process. Call `start` on a thread
+    that lasts: the kernel ties the child to the thread that forked it.
     """
 
     def __init__(
@@ -56,9 +56,15 @@ class EmbeddedStore:
     def pid(self) -> int | None:
         return self._process.pid if self._process is not None else None
 
+    @property
+    def running(self) -> bool:
+        """Whether the server's process is alive."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
-        """Start the server and wait until it answers. Raises StoreError."""
-        if self._process is not None and self._process.poll() is None:
+        """Start the server and wait until it answers, on the socket that it had before if there was
+        one. Raises StoreError."""
+        if self.running:
             return
         binary = _find_binary()
         self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
