@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import logging
 import os
 import socket
@@ -43,6 +44,7 @@ from gateway.steering import Steering
 from gateway.store import Store, StoreError, StoreSettings
 from gateway.store.lock import Lock
 from gateway.telemetry import Telemetry
+from gateway.telemetry.traces import NO_OTLP, OTLP
 from routers.artefacts import existing_artefact, find_artefact, has_gpu
 from routers.base import Router
 from routers.cards import Card
@@ -231,6 +233,8 @@ def verify(config: Config) -> None:
     """What the workers would refuse, found before any of them is started: keys, addresses, prices
     and the files of the router's model. Raises ConfigError; connects to nothing."""
     check_config_keys(config)
+    check_place(config)
+    check_extras(config)
     build_catalog(config, {}, UpstreamTransport())
     settings = config.router
     if settings.artefact in ("none", "heuristic") or settings.on_missing != "fail":
@@ -240,6 +244,33 @@ def verify(config: Config) -> None:
         load_manifest(existing_artefact(settings.artefact))
     except ArtefactError as exc:
         raise ConfigError("router.artefact", str(exc)) from exc
+
+
+def check_place(config: Config) -> None:
+    """Whether `data_dir` is, or can be made, a directory to write to. Raises ConfigError."""
+    place = Path(config.data_dir).absolute()
+    there = next(path for path in (place, *place.parents) if path.exists())
+    if not there.is_dir():
+        raise ConfigError("data_dir", f"{there} is no directory")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError("data_dir", f"{there} cannot be written to by this user")
+
+
+def check_extras(config: Config) -> None:
+    """Whether what the configuration asks for is installed. Raises ConfigError."""
+    if config.telemetry.otlp_endpoint and not _installed(OTLP):
+        raise ConfigError("telemetry.otlp_endpoint", NO_OTLP)
+    if config.database.url.startswith("postgresql") and not _installed("psycopg"):
+        raise ConfigError(
+            "database.url", "PostgreSQL needs the extra `postgres`: install tollhouse[postgres]"
+        )
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of a package that it would be in
+        return False
 
 
 def build_catalog(config: Config, engines: dict[str, str], transport: UpstreamTransport) -> Catalog:

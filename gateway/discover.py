@@ -4,7 +4,6 @@ usual environment variables."""
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,8 +13,8 @@ import msgspec
 from backends.http import UpstreamTransport, make_endpoint
 from backends.prices import load_prices
 from backends.providers import Provider, load_providers
-from gateway.auth import format_key, load_or_create_secret
-from gateway.config import Config
+from gateway.auth import SecretFileError, load_or_create_secret, new_key, parse_key
+from gateway.config import Config, ConfigError
 from gateway.config.load import default_policy
 from gateway.config.model import BackendConfig, EngineConfig, KeyConfig, ModelConfig
 
@@ -71,10 +70,15 @@ async def discover(
 
 
 def first_key(data_dir: Path) -> str:
-    """The key of a gateway without configuration, made on its first start."""
-    secret = load_or_create_secret(data_dir / "client-key")
-    public = hashlib.blake2b(secret, digest_size=6, person=b"public-id").hexdigest()
-    return format_key(public, secret.decode())
+    """The key of a gateway without configuration, made on its first start. Raises ConfigError."""
+    file = data_dir / "client-key"
+    try:
+        key = load_or_create_secret(file, new_key).decode("ascii", "replace")
+    except SecretFileError as exc:
+        raise ConfigError("data_dir", str(exc)) from exc
+    if parse_key(key) is None:
+        raise ConfigError("data_dir", f"{file} holds no key (th-...): delete it to have one made")
+    return key
 
 
 def embedded(model: str, name: str) -> BackendConfig:

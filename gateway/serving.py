@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import threading
@@ -25,6 +26,7 @@ from gateway.auth import admin_token, hash_key
 from gateway.compose import Resolved, verify
 from gateway.config import Config, ConfigError
 from gateway.config.model import AdminConfig, AuthConfig, EngineConfig
+from gateway.doubts import doubts
 from gateway.keeper import Child, Keeper
 from gateway.records import Database, RecordsError
 from gateway.store.embedded import EmbeddedStore
@@ -42,8 +44,13 @@ def prepared(config: Config) -> Iterator[Resolved]:
     Raises ConfigError when something configured cannot be started.
     """
     verify(config)
+    for doubt in doubts(config):
+        log.warning("%s", doubt)
     data_dir = Path(config.data_dir)
-    data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise ConfigError("data_dir", f"{data_dir} cannot be made: {exc.strerror}") from exc
     with contextlib.ExitStack() as stack:
         children: dict[str, Child] = {}
         store_url = config.store.url
@@ -107,7 +114,7 @@ def _engine(stack: contextlib.ExitStack, name: str, settings: EngineConfig) -> E
             alias=name,
             parallel=settings.parallel,
             context=settings.context,
-            threads=settings.threads,
+            threads=settings.threads or (_cores() if settings.model else 1),
         )
     )
     try:
@@ -116,6 +123,14 @@ def _engine(stack: contextlib.ExitStack, name: str, settings: EngineConfig) -> E
         raise ConfigError(f"backends.{name}.engine.model", str(exc)) from exc
     stack.callback(engine.stop)
     return engine
+
+
+def _cores() -> int:
+    """How many this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # Linux only
+        return os.cpu_count() or 1
 
 
 def bind(host: str, port: int) -> socket.socket:

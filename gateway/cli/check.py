@@ -15,10 +15,12 @@ def run(args: argparse.Namespace) -> int:
     """Raises ConfigError, and CliError for what is installed."""
     from gateway.cards import build_cards
     from gateway.compose import verify
+    from gateway.doubts import doubts
 
     config = load_config(args.config)
     verify(config)
     found = {**_summary(config), "onnxruntime": _runtime(config)}
+    found["doubts"] = doubts(config)
     cards = build_cards(config)
     found["cards"] = [
         {"model": target, "card": cards[target].describe() if target in cards else "its tier's"}
@@ -28,13 +30,17 @@ def run(args: argparse.Namespace) -> int:
         print_json(found)
         return OK
     backends, card_rows = found.pop("backends"), found.pop("cards")
+    doubtful = found.pop("doubts")
     print_fields(found.items())
     print()
     columns = {"name": "BACKEND", "provider": "PROVIDER", "tier": "TIER", "models": "MODELS"}
     print_table(backends, {**columns, "facts": "FACTS"})
     print()
     print_table(card_rows, {"model": "MODEL", "card": "MODEL CARD"})
-    print(f"\n{args.config}: valid")
+    print()
+    for doubt in doubtful:
+        print(f"to look at: {doubt}")
+    print(f"{args.config}: valid")
     return OK
 
 

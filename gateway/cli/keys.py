@@ -6,6 +6,7 @@ import argparse
 import time
 from typing import Any
 
+from gateway.auth import new_key
 from gateway.cli.client import connect, part
 from gateway.cli.errors import OK
 from gateway.cli.output import print_fields, print_json, print_table, when
@@ -22,6 +23,12 @@ COLUMNS = {
     "created": "CREATED",
     "source": "SOURCE",
 }
+
+
+def new(_: argparse.Namespace) -> int:
+    """For a configuration file: the key is known to nobody until it stands in one."""
+    print(new_key())
+    return OK
 
 
 def create(args: argparse.Namespace) -> int:

@@ -123,6 +123,7 @@ def _inspecting(commands: _Commands) -> None:
 
 def _keys(commands: _Commands) -> None:
     group = _group(commands, "keys", "client keys of a running gateway")
+    _command(group, "new", "keys:new", "make a key for a configuration file; asks no gateway")
     create = _command(group, "create", "keys:create", "create a key and print it, once")
     create.add_argument("--org", default="default")
     create.add_argument("--team", default="")

@@ -113,6 +113,13 @@ def _current(admin: AdminClient, path: str) -> dict[str, str]:
 
 
 def _read(name: str) -> dict[str, Any]:
+    """A policy's document, also in the form in which `show --json` prints it."""
+    document = _decoded(name)
+    shown = document.get("policy")
+    return shown if isinstance(shown, dict) and "etag" in document else document
+
+
+def _decoded(name: str) -> dict[str, Any]:
     path = Path(name)
     try:
         text = path.read_text(encoding="utf-8")

@@ -102,12 +102,13 @@ class ModelConfig(Section, frozen=True):
 
 
 class EngineConfig(Section, frozen=True):
-    """The embedded llama.cpp engine. `model` is a GGUF file; empty means the shipped tiny one."""
+    """The embedded llama.cpp engine. `model` is a GGUF file; empty means the shipped tiny one.
+    `threads` 0: as many as this process may use cores, one for the tiny model."""
 
     model: str = ""
     parallel: int = 4
     context: int = 8192
-    threads: int = 1
+    threads: int = 0
 
 
 class BackendConfig(Section, frozen=True):

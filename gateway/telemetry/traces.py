@@ -206,16 +206,15 @@ def _parse(header: str) -> tuple[int, int, bool] | None:
 
 
 _HEX = frozenset("0123456789abcdef")
+OTLP = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
+NO_OTLP = "traces need the extra `otlp`: install tollhouse[otlp], or remove the endpoint"
 
 
 def _otlp(endpoint: str) -> SpanExporter:
     try:
-        otlp = import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+        otlp = import_module(OTLP)
     except ImportError as exc:
-        raise ConfigError(
-            "telemetry.otlp_endpoint",
-            "traces need the extra `otlp`: install tollhouse[otlp], or remove the endpoint",
-        ) from exc
+        raise ConfigError("telemetry.otlp_endpoint", NO_OTLP) from exc
     url = endpoint.rstrip("/")
     if not url.endswith("/v1/traces"):
         url += "/v1/traces"

@@ -15,6 +15,7 @@ from backends.local.engine import Engine, EngineSettings, tiny_model_path
 from backends.providers import load_providers
 from gateway import discover as discovery
 from gateway.auth import parse_key
+from gateway.config import ConfigError
 from tests.support import Process
 
 COMMAND = [sys.executable, "-c", "import sys; from gateway.cli import main; sys.exit(main())"]
@@ -92,6 +93,10 @@ async def test_the_first_key_stays_the_same(tmp_path: Path, no_keys: None) -> No
     second, _ = await discovery.discover({}, str(tmp_path))
     assert first.keys == second.keys
     assert os.stat(tmp_path / "client-key").st_mode & 0o077 == 0
+    assert (tmp_path / "client-key").read_text().strip() == first.keys[0].key
+    (tmp_path / "client-key").write_text("something-else-of-some-length\n")
+    with pytest.raises(ConfigError, match="holds no key"):
+        await discovery.discover({}, str(tmp_path))
     assert first.server.host == "127.0.0.1"
 
 
