@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 STANDARD = "-"
 _PAGE = 500
 _POLL_S = 0.5
+_JSON_LINES = "application/x-ndjson"
 _COLUMNS = {
     "created": "CREATED",
     "name": "NAME",
@@ -79,7 +80,8 @@ def propose(args: argparse.Namespace) -> int:
     query = {name: getattr(args, name) for name in asked}
     rows = _rows(args.labels, of_a_model=args.model is not None)
     with connect(args) as admin:
-        sent = admin.request("POST", "/refits", query=query, content=rows).json()
+        headers = {} if rows is None else {"content-type": _JSON_LINES}
+        sent = admin.request("POST", "/refits", query=query, content=rows, headers=headers).json()
         while sent["state"] == "running" and not args.no_wait:
             time.sleep(_POLL_S)
             sent = admin.get(f"/refits/{part(sent['name'])}")
@@ -151,18 +153,20 @@ def _rows(name: str | None, of_a_model: bool) -> bytes | None:
     """Checked here already: an error then names the file, not the request."""
     if name is None:
         return None
-    from routers.labels import LabelsError, load_rows, opened
-    from routers.model_rows import load_model_rows
+    from routers.labels import LabelsError, opened, parse_rows
+    from routers.model_rows import parse_model_rows
 
     try:
+        with opened(Path(name)) as file:
+            # Once: a pipe has nothing left to give the second time.
+            lines = list(file)
         if of_a_model:
-            load_model_rows(Path(name))
+            parse_model_rows(lines, name)
         else:
-            load_rows(Path(name))
-        with opened(Path(name)) as lines:
-            return b"".join(lines)
+            parse_rows(lines, name)
     except LabelsError as exc:
         raise CliError(str(exc), USAGE) from exc
+    return b"".join(lines)
 
 
 @contextlib.contextmanager
