@@ -24,7 +24,7 @@ _PAGE = 100
 
 class Given(msgspec.Struct, frozen=True):
     """What a key said of a decision. `outcome` in [0, 1]. `with_text`: the comment may be kept only
-    if the conversation is."""
+    if the conversation is. `learn`: whether a label may be made of it."""
 
     decision_id: str
     key_id: str
@@ -33,6 +33,7 @@ class Given(msgspec.Struct, frozen=True):
     outcome: float
     comment: str = ""
     with_text: bool = False
+    learn: bool = True
 
 
 class Deleted(msgspec.Struct, frozen=True):
@@ -98,13 +99,15 @@ def find_capture(
 
 def give(connection: sa.Connection, given: Given, max_rows: int) -> tuple[bool, Side | None]:
     """Store feedback; whether it replaced earlier feedback of the same key, and which side it
-    labelled: None when the conversation is not kept, so that there is nothing to learn from."""
+    labelled: None when the conversation is not kept, or may not be learnt from any more."""
     _await_turn(connection, [given.decision_id])
     where = (feedback.c.decision_id == given.decision_id, feedback.c.key_id == given.key_id)
     replaced = connection.execute(sa.select(feedback.c.ts).where(*where)).first() is not None
-    # Locked, so that nobody deletes it, and then makes no label of it, before this one is made.
-    capture = find_capture(connection, given.org, given.decision_id, lock=True)
     row = msgspec.structs.asdict(given)
+    capture = None
+    if row.pop("learn"):
+        # Locked, so that nobody deletes it, and then makes no label of it, before this one is made.
+        capture = find_capture(connection, given.org, given.decision_id, lock=True)
     if row.pop("with_text") and capture is None:
         row["comment"] = ""
     upsert(connection, feedback, row, ("decision_id", "key_id"))

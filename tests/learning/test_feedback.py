@@ -161,6 +161,28 @@ def test_an_org_that_is_not_listed_is_not_captured(learn: Start) -> None:
     assert [row["org"] for row in learner.labels()] == ["rival"]
 
 
+@pytest.mark.parametrize(
+    ("later", "reason"),
+    [
+        ("", "capture_off"),
+        ('[learning]\ncapture = true\ncapture_orgs = ["rival"]\n', "capture_off"),
+        ("[learning]\ncapture = true\n", "labels"),
+    ],
+)
+def test_what_was_captured_before_gives_no_label_where_capture_ended(
+    learn: Start, later: str, reason: str
+) -> None:
+    before = learn('[learning]\ncapture = true\ncapture_labels = ["pii"]\n')
+    asked = decision(before.chat("Where does Anna live?", headers={"x-tollhouse-residency": "pii"}))
+    wait_for(lambda: before.metric("tollhouse_captures_total", outcome="kept") == 1)
+    before.gateway.stop()
+    after = learn(later, again=before)
+    given = after.feedback({"decision_id": asked, "outcome": "good", "comment": "c"}).json()
+    assert (given["usable"], given["reason"], given["label"]) == (False, reason, None)
+    assert given["comment_kept"] is False
+    assert after.labels() == []
+
+
 def test_what_was_not_scored_or_came_from_the_cache_gives_no_row(learner: Learner) -> None:
     named = decision(learner.chat("hello", model="home/m"))
     policy = {"x-tollhouse-policy": "cached"}

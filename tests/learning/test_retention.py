@@ -104,6 +104,21 @@ async def test_a_comment_may_need_its_conversation(database: Database) -> None:
     }
 
 
+async def test_feedback_that_nothing_may_be_learnt_from_makes_no_label(database: Database) -> None:
+    def outcomes(c: sa.Connection) -> list[tuple[str, float]]:
+        rows = c.execute(sa.select(feedback.c.decision_id, feedback.c.outcome))
+        return sorted((id, outcome) for id, outcome in rows)
+
+    await database.write(repository.add_captures, [capture(1), capture(2)], MANY)
+    await database.write(repository.give, given(2, 1.0), MANY)
+    for id in (1, 2):
+        said = msgspec.structs.replace(given(id, 0.0), learn=False)
+        assert await database.write(repository.give, said, MANY) == (id == 2, None)
+    assert await database.read(outcomes) == [("dec_1", 0.0), ("dec_2", 0.0)]
+    found, _ = await database.read(repository.list_labels, None, 10)
+    assert [(x.decision_id, x.local_ok) for x in found] == [("dec_2", 1.0)]
+
+
 @pytest.fixture
 async def two(cluster: str) -> AsyncIterator[tuple[Database, Database]]:
     """Two workers on one PostgreSQL."""
