@@ -253,17 +253,29 @@ def trim(connection: sa.Connection, table: sa.Table, max_rows: int) -> int:
 
 
 def delete(connection: sa.Connection, org: str | None, before: float | None) -> Deleted:
-    """Delete what fits both conditions, conversations and comments included."""
-    gone = {}
-    # Conversations first: a label that is being made of one holds it, and is waited for.
-    for table in (captures, labels, feedback):
-        statement = table.delete()
-        if org is not None:
-            statement = statement.where(table.c.org == org)
-        if before is not None:
-            statement = statement.where(table.c.ts < before)
-        gone[table] = int(connection.execute(statement).rowcount)
+    """Delete what fits both conditions, conversations and comments included. What was said of a
+    conversation goes with it, at whatever time it was said."""
+    fits = {table: _fits(table, org, before) for table in (captures, labels, feedback)}
+    # A label or comment that is being made of one of these conversations holds it, and is waited
+    # for: what comes after that finds no conversation.
+    held = sa.select(captures.c.decision_id).where(fits[captures]).with_for_update()
+    connection.execute(held).all()
+    of_these = [
+        feedback.c.decision_id.in_(sa.select(table.c.decision_id).where(fits[table]))
+        for table in (captures, labels)
+    ]
+    which = {feedback: sa.or_(fits[feedback], *of_these)} | {t: fits[t] for t in (captures, labels)}
+    gone = {
+        table: int(connection.execute(table.delete().where(where)).rowcount)
+        for table, where in which.items()
+    }
     return Deleted(labels=gone[labels], captures=gone[captures], feedback=gone[feedback])
+
+
+def _fits(table: sa.Table, org: str | None, before: float | None) -> sa.ColumnElement[bool]:
+    whose = sa.true() if org is None else table.c.org == org
+    when = sa.true() if before is None else table.c.ts < before
+    return sa.and_(whose, when)
 
 
 def retain(connection: sa.Connection, before: float, max_rows: int) -> Deleted:

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -283,6 +284,20 @@ def test_pages_and_deletion(learn: Start) -> None:
     assert (again["usable"], again["reason"]) == (False, "not_captured")
     log = learner.admin("GET", "/changes").json()["items"]
     assert [entry["action"] for entry in log] == ["labels.delete"] * 3
+
+
+def test_a_comment_goes_with_a_conversation_that_is_older_than_it(learn: Start) -> None:
+    learner = learn("[learning]\ncapture = true\n")
+    asked = decision(learner.chat("What is the capital of France?"))
+    wait_for(lambda: learner.metric("tollhouse_captures_total", outcome="kept") == 1)
+    between = time.time()
+    said = {"decision_id": asked, "outcome": "bad", "comment": "it is Paris"}
+    assert learner.feedback(said).json()["comment_kept"] is True
+    gone = learner.admin("DELETE", "/labels", params={"before": between}).json()
+    assert gone == {"labels": 1, "captures": 1, "feedback": 1}
+    with sqlite3.connect(learner.gateway.folder / "data" / "tollhouse.db") as database:
+        assert list(database.execute("SELECT comment FROM learning_feedback")) == []
+    database.close()
 
 
 def test_the_state_says_what_is_learnt(learner: Learner) -> None:

@@ -278,6 +278,44 @@ async def test_deletion_by_org_and_by_time(database: Database) -> None:
     assert [x.decision_id for x in found] == ["dec_3", "dec_2"]
 
 
+async def test_words_of_a_conversation_go_with_it_however_late_they_came(
+    database: Database,
+) -> None:
+    async def put(ids: range, org: str = "acme") -> None:
+        await database.write(repository.add_captures, [capture(i, org=org) for i in ids], MANY)
+        for i in ids:
+            for key in ("first", "second"):
+                said = given(i, 1.0, org=org, key=key, ts=90.0)
+                await database.write(repository.give, said, MANY)
+
+    await put(range(4))
+    await put(range(10, 12), "rival")
+    # Of these, one is left as a label only, and one has neither conversation nor label.
+    await database.write(lambda c: c.execute(captures.delete().where(captures.c.ts == 1.0)))
+    await database.write(repository.give, given(5, 1.0, ts=90.0), MANY)
+    assert await database.write(repository.delete, "acme", 2.0) == Deleted(2, 1, 4)
+    assert set(await remaining(database, feedback)) == {
+        "dec_2",
+        "dec_3",
+        "dec_5",
+        "dec_10",
+        "dec_11",
+    }
+    assert await database.write(repository.retain, 3.0, MANY) == Deleted(1, 1, 2)
+    assert set(await remaining(database, feedback)) == {"dec_3", "dec_5", "dec_10", "dec_11"}
+    # By its own time what belongs to nothing else.
+    await database.write(repository.delete, "acme", 91.0)
+    assert set(await remaining(database, feedback)) == {"dec_10", "dec_11"}
+
+
+async def test_words_in_the_making_are_deleted_too(two: tuple[Database, Database]) -> None:
+    await two[0].write(repository.add_captures, [capture(1)], MANY)
+    making = Held(two[0], lambda c: repository.give(c, given(1, 1.0, ts=90.0), MANY))
+    await making.before(two[1], lambda c: repository.delete(c, None, 2.0))
+    for table in (captures, labels, feedback):
+        assert await count(two[0], table) == 0
+
+
 async def test_a_page_is_bounded_by_its_bytes(database: Database) -> None:
     # Two bytes a character, so that characters would count half.
     sizes = {0: 10, 1: 400, 2: 10, 3: 10, 4: 10, 5: 2000}
