@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.cli.client import AdminClient, connect, part
 from gateway.cli.errors import FAILED, OK, USAGE, CliError
@@ -38,12 +36,17 @@ def labels(args: argparse.Namespace) -> int:
     from gateway.learning.types import encode_line, merge
 
     count = 0
-    with connect(args) as admin, _output(args.out) as out:
+
+    def lines() -> Iterator[bytes]:
+        nonlocal count
         for line in merge(_each(admin, args.org)):
-            out.write(encode_line(line) + b"\n")
+            yield encode_line(line) + b"\n"
             count += 1
+
+    with connect(args) as admin:
+        to_stdout = _write(args.out, lines())
     if args.json:
-        if args.out != STANDARD:
+        if not to_stdout:
             print_json({"rows": count, "out": args.out})
     else:
         print(f"{count:,} rows to {args.out}", file=sys.stderr)
@@ -169,30 +172,19 @@ def _rows(name: str | None, of_a_model: bool) -> bytes | None:
     return b"".join(lines)
 
 
-@contextlib.contextmanager
-def _output(name: str) -> Iterator[IO[bytes]]:
-    """The file appears whole or not at all, readable by its owner only: it holds conversations."""
-    if name == STANDARD:
-        yield sys.stdout.buffer
-        return
+def _write(name: str, lines: Iterator[bytes]) -> bool:
+    """Whether they went to standard output. A file appears whole or not at all, readable by its
+    owner only: it holds conversations."""
+    from routers.output import PRIVATE, STDOUT, descriptor, write_whole
+
     path = Path(name)
-    if path.exists() and not path.is_file():
-        # A device or a pipe: moving a file to its place would take it away.
-        try:
-            with path.open("wb") as file:
-                yield file
-        except OSError as exc:
-            raise CliError(f"{name}: {exc.strerror}") from exc
-        return
-    path = path.resolve()
-    partial = path.with_name(f".{path.name}.partial")
+    if name == STANDARD or descriptor(path) == STDOUT:
+        sys.stdout.buffer.writelines(lines)
+        return True
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            with open(descriptor, "wb") as file:
-                yield file
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(path, lines, PRIVATE)
+    except BrokenPipeError:
+        raise
     except OSError as exc:
         raise CliError(f"{name}: {exc.strerror}") from exc
+    return False

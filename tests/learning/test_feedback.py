@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import pytest
@@ -213,6 +213,26 @@ def test_an_export_into_a_pipe_leaves_it_there(learner: Learner, tmp_path: Path)
         os.close(reader)
 
 
+@pytest.mark.parametrize("json_too", [False, True])
+def test_an_export_goes_on_in_the_file_behind_standard_output(
+    learner: Learner, tmp_path: Path, json_too: bool
+) -> None:
+    asked = decision(learner.chat("appended"))
+    learner.feedback({"decision_id": asked, "outcome": 1})
+    file = tmp_path / "all.jsonl"
+    file.write_text("first\n")
+    words = ["router", "labels", "--out", "/dev/stdout", *(["--json"] if json_too else [])]
+    with file.open("ab") as appended:
+        done = cli(learner, *words, stdout=appended)
+        assert done.returncode == 0, done.stderr
+        appended.write(b"last\n")
+    first, *lines, last = file.read_text().splitlines()
+    assert (first, last) == ("first", "last")
+    assert json.loads(lines[0])["id"] == asked
+    assert all("messages" in json.loads(line) for line in lines)
+    assert [path.name for path in tmp_path.iterdir()] == ["all.jsonl"]
+
+
 def test_export_is_what_refit_reads(learner: Learner, tmp_path: Path) -> None:
     tool = {"type": "function", "function": {"name": "look", "description": "secret of a tool"}}
     ids = [
@@ -311,10 +331,14 @@ def test_the_state_says_what_is_learnt(learner: Learner) -> None:
     wait_for(lambda: learner.metric("tollhouse_captures_total", outcome="kept") > before)
 
 
-def cli(learner: Learner, *words: str) -> subprocess.CompletedProcess[str]:
+def cli(
+    learner: Learner, *words: str, stdout: int | IO[bytes] = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
     remote = ("--url", learner.gateway.url, "--token", learner.gateway.admin_token)
     run = [sys.executable, "-c", "import sys; from gateway.cli import main; sys.exit(main())"]
-    return subprocess.run([*run, *words, *remote], capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [*run, *words, *remote], stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=120
+    )
 
 
 def test_export_into_nowhere_is_told(learner: Learner) -> None:
