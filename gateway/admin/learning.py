@@ -85,7 +85,11 @@ class DeletedView(msgspec.Struct, frozen=True):
 
 
 class DeletedRefitView(msgspec.Struct, frozen=True):
+    """`vectors_in`: the refits, active or not, that still hold a copy of this one's vectors of the
+    texts that it was fitted to."""
+
     name: str
+    vectors_in: list[str]
 
 
 class RefitPage(msgspec.Struct, frozen=True):
@@ -142,10 +146,11 @@ async def refit(context: Context, name: Name) -> Refit:
 
 @delete("/refits/{name:str}", status_code=200, summary="Delete a refit and its files")
 async def delete_refit(context: Context, name: Name) -> DeletedRefitView:
-    """One that has ended and is not active. Its artefact holds a vector of each text that it was
-    fitted to, which outlives the deletion of the labels."""
-    await _learning(context).refits.delete(check_name(name), ACTOR)
-    return DeletedRefitView(name)
+    """One that has ended and is not active, and that no running refit starts from. Its artefact
+    holds a vector of each text that it was fitted to, which outlives the deletion of the labels.
+    The refit of a card that started from it has a copy of them, and is named."""
+    also_in = await _learning(context).refits.delete(check_name(name), ACTOR)
+    return DeletedRefitView(name, also_in)
 
 
 @post(

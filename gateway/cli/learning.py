@@ -63,6 +63,9 @@ def refits(args: argparse.Namespace) -> int:
                 print_json(gone)
             else:
                 print(f"{gone['name']} is deleted")
+                if gone["vectors_in"]:
+                    also_in = ", ".join(gone["vectors_in"])
+                    print(f"the vectors of its texts are also in: {also_in}")
             return OK
         if args.name is not None:
             return _show(args, admin.get(f"/refits/{part(args.name)}"))
