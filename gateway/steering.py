@@ -235,7 +235,7 @@ class Steering:
     def _state(self, active: ActivePolicy) -> PolicySteering:
         """Of the policy as it is in force, under the model that is loaded."""
         state = self._states.get(active.name)
-        model = self._slot.name
+        model = self._slot.identity
         if state is None or state.model != model:
             state = PolicySteering(
                 active.name, active.policy, self._calibration(), model, self._workers

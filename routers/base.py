@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from routers.types import Query, Score
 
@@ -29,6 +29,20 @@ class Router(Protocol):
         ...
 
     async def aclose(self) -> None: ...
+
+
+@runtime_checkable
+class Pinned(Protocol):
+    """A router of files that are pinned: `identity` tells it from another one of its name, and is
+    the same wherever these files are loaded."""
+
+    @property
+    def identity(self) -> str: ...
+
+
+def identity(router: Router) -> str:
+    """What tells the model of this router from others; its name where nothing is pinned."""
+    return router.identity if isinstance(router, Pinned) else router.name
 
 
 class FixedRouter:

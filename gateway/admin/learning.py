@@ -31,6 +31,8 @@ from routers.cards import Base
 MAX_ROWS_BODY = 32 << 20
 MAX_PAGE_BYTES = 8 << 20
 _TOPIC = "labels"
+_WITH_BODY = ("content-type", "transfer-encoding")
+_BAD_ROWS = "The rows cannot be used."
 
 Before = Annotated[
     float | None,
@@ -83,7 +85,11 @@ class DeletedView(msgspec.Struct, frozen=True):
 
 
 class DeletedRefitView(msgspec.Struct, frozen=True):
+    """`vectors_in`: the refits, active or not, that still hold a copy of this one's vectors of the
+    texts that it was fitted to."""
+
     name: str
+    vectors_in: list[str]
 
 
 class RefitPage(msgspec.Struct, frozen=True):
@@ -140,10 +146,11 @@ async def refit(context: Context, name: Name) -> Refit:
 
 @delete("/refits/{name:str}", status_code=200, summary="Delete a refit and its files")
 async def delete_refit(context: Context, name: Name) -> DeletedRefitView:
-    """One that has ended and is not active. Its artefact holds a vector of each text that it was
-    fitted to, which outlives the deletion of the labels."""
-    await _learning(context).refits.delete(check_name(name), ACTOR)
-    return DeletedRefitView(name)
+    """One that has ended and is not active, and that no running refit starts from. Its artefact
+    holds a vector of each text that it was fitted to, which outlives the deletion of the labels.
+    The refit of a card that started from it has a copy of them, and is named."""
+    also_in = await _learning(context).refits.delete(check_name(name), ACTOR)
+    return DeletedRefitView(name, also_in)
 
 
 @post(
@@ -164,29 +171,30 @@ async def propose(
     like: Text = None,
 ) -> Refit:
     """On the rows of the body (JSON Lines, as `tollhouse router refit` reads them), or without a
-    body on the labels collected. With `model` (`backend/model`) only the card of that model is
-    fitted, to the labels of its own answers; labels that do not say of whose they are count where
-    no other model answers. `tier` or `like` (a listed model) say of what kind it is where its name
-    tells nothing. Runs behind this answer; nothing is activated."""
-    learning, rows = _learning(context), await request.body()
+    body on the labels collected; an empty body that came with a Content-Type is refused. With
+    `model` (`backend/model`) only the card of that model is fitted, to the labels of its own
+    answers; labels that do not say of whose they are count where no other model answers. `tier` or
+    `like` (a listed model) say of what kind it is where its name tells nothing. Runs behind this
+    answer; nothing is activated."""
+    learning, rows = _learning(context), await _rows(request)
     proposal = Proposal(
         author=ACTOR,
         name=name or "",
         seed=seed,
         org=org,
         limit=limit,
-        upload=rows or None,
+        upload=rows,
         model=model or "",
         tier=tier,
         like=like or "",
         sole=learning.sole(model) if model else (),
     )
-    if rows and org is not None:
+    if rows is not None and org is not None:
         raise invalid("org", "chooses among collected labels; the body has rows of its own")
     try:
         return await learning.refits.propose(proposal)
     except BadRows as exc:
-        path, title, says = "body", "The rows cannot be used.", str(exc)
+        path, title, says = "body", _BAD_ROWS, str(exc)
         field, _, rest = says.partition(": ")
         if field in ("name", "model"):
             path, title, says = field, "The request is not valid.", rest
@@ -213,6 +221,19 @@ def _learning(context: AdminContext) -> Learning:
     if context.learning is None:
         raise Refusal(404, "Nothing learns here.")
     return context.learning
+
+
+async def _rows(request: Request[Any, Any, Any]) -> bytes | None:
+    """The body; None without one. A client that means to send one says of what type it is, or
+    that it comes in chunks (RFC 9112, section 6), while `Content-Length: 0` goes with every POST
+    that has none (RFC 9110, section 8.6). Raises Refusal for an empty one that was meant."""
+    body = await request.body()
+    if body:
+        return body
+    if not any(name in request.headers for name in _WITH_BODY):
+        return None
+    says = "has no rows; for the collected labels send no body, and no Content-Type either"
+    raise Refusal(422, _BAD_ROWS, (FieldError("body", says),))
 
 
 def _view(label: Label) -> LabelView:

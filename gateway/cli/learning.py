@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.cli.client import AdminClient, connect, part
 from gateway.cli.errors import FAILED, OK, USAGE, CliError
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
 STANDARD = "-"
 _PAGE = 500
 _POLL_S = 0.5
+_JSON_LINES = "application/x-ndjson"
 _COLUMNS = {
     "created": "CREATED",
     "name": "NAME",
@@ -37,12 +36,17 @@ def labels(args: argparse.Namespace) -> int:
     from gateway.learning.types import encode_line, merge
 
     count = 0
-    with connect(args) as admin, _output(args.out) as out:
+
+    def lines() -> Iterator[bytes]:
+        nonlocal count
         for line in merge(_each(admin, args.org)):
-            out.write(encode_line(line) + b"\n")
+            yield encode_line(line) + b"\n"
             count += 1
+
+    with connect(args) as admin:
+        to_stdout = _write(args.out, lines())
     if args.json:
-        if args.out != STANDARD:
+        if not to_stdout:
             print_json({"rows": count, "out": args.out})
     else:
         print(f"{count:,} rows to {args.out}", file=sys.stderr)
@@ -59,6 +63,9 @@ def refits(args: argparse.Namespace) -> int:
                 print_json(gone)
             else:
                 print(f"{gone['name']} is deleted")
+                if gone["vectors_in"]:
+                    also_in = ", ".join(gone["vectors_in"])
+                    print(f"the vectors of its texts are also in: {also_in}")
             return OK
         if args.name is not None:
             return _show(args, admin.get(f"/refits/{part(args.name)}"))
@@ -79,7 +86,8 @@ def propose(args: argparse.Namespace) -> int:
     query = {name: getattr(args, name) for name in asked}
     rows = _rows(args.labels, of_a_model=args.model is not None)
     with connect(args) as admin:
-        sent = admin.request("POST", "/refits", query=query, content=rows).json()
+        headers = {} if rows is None else {"content-type": _JSON_LINES}
+        sent = admin.request("POST", "/refits", query=query, content=rows, headers=headers).json()
         while sent["state"] == "running" and not args.no_wait:
             time.sleep(_POLL_S)
             sent = admin.get(f"/refits/{part(sent['name'])}")
@@ -151,44 +159,35 @@ def _rows(name: str | None, of_a_model: bool) -> bytes | None:
     """Checked here already: an error then names the file, not the request."""
     if name is None:
         return None
-    from routers.labels import LabelsError, load_rows, opened
-    from routers.model_rows import load_model_rows
+    from routers.labels import LabelsError, opened, parse_rows
+    from routers.model_rows import parse_model_rows
 
     try:
+        with opened(Path(name)) as file:
+            # Once: a pipe has nothing left to give the second time.
+            lines = list(file)
         if of_a_model:
-            load_model_rows(Path(name))
+            parse_model_rows(lines, name)
         else:
-            load_rows(Path(name))
-        with opened(Path(name)) as lines:
-            return b"".join(lines)
+            parse_rows(lines, name)
     except LabelsError as exc:
         raise CliError(str(exc), USAGE) from exc
+    return b"".join(lines)
 
 
-@contextlib.contextmanager
-def _output(name: str) -> Iterator[IO[bytes]]:
-    """The file appears whole or not at all, readable by its owner only: it holds conversations."""
-    if name == STANDARD:
-        yield sys.stdout.buffer
-        return
+def _write(name: str, lines: Iterator[bytes]) -> bool:
+    """Whether they went to standard output. A file appears whole or not at all, readable by its
+    owner only: it holds conversations."""
+    from routers.output import PRIVATE, STDOUT, descriptor, write_whole
+
     path = Path(name)
-    if path.exists() and not path.is_file():
-        # A device or a pipe: moving a file to its place would take it away.
-        try:
-            with path.open("wb") as file:
-                yield file
-        except OSError as exc:
-            raise CliError(f"{name}: {exc.strerror}") from exc
-        return
-    path = path.resolve()
-    partial = path.with_name(f".{path.name}.partial")
+    if name == STANDARD or descriptor(path) == STDOUT:
+        sys.stdout.buffer.writelines(lines)
+        return True
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            with open(descriptor, "wb") as file:
-                yield file
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(path, lines, PRIVATE)
+    except BrokenPipeError:
+        raise
     except OSError as exc:
         raise CliError(f"{name}: {exc.strerror}") from exc
+    return False

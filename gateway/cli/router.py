@@ -161,7 +161,7 @@ def _calibrated(found: Calibration) -> str:
 
 def _write_report(report: Report, out: Path) -> None:
     from routers.evals.figure import FigureUnavailable, draw
-    from routers.evals.scoring import write_whole
+    from routers.output import write_whole
 
     text = msgspec.json.format(msgspec.json.encode(report), indent=2)
     try:
@@ -178,8 +178,9 @@ def _write_report(report: Report, out: Path) -> None:
 
 def score(args: argparse.Namespace) -> int:
     """Scores lines of prompts or messages into lines of scores, in the same order."""
-    from routers.evals.scoring import read_requests, score_lines, write_whole
+    from routers.evals.scoring import read_requests, score_lines
     from routers.labels import opened
+    from routers.output import write_whole
 
     with _errors():
         if args.input == STANDARD:

@@ -173,6 +173,7 @@ class Feedback:
             outcome=given.outcome,
             comment=given.comment if may else "",
             with_text=with_text,
+            learn=reason is None,
         )
         if reason is None:
             await self._settle(decision)

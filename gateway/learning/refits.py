@@ -30,6 +30,7 @@ from gateway.learning.errors import (
 )
 from gateway.learning.schema import refits
 from gateway.learning.types import Label, encode_line, merge
+from gateway.learning.vectors import holders
 from gateway.records import Database, RecordsError
 from gateway.store import StoreError
 from gateway.store.lock import Lock
@@ -192,10 +193,10 @@ class Refits:
         found, following = await self._database.read(_page, limit, cursor)
         return [self._seen(refit) for refit in found], following
 
-    async def delete(self, name: str, actor: str) -> None:
+    async def delete(self, name: str, actor: str) -> list[str]:
         """Remove a refit that has ended and is not active: its line, then its files. Where the
-        files could not be removed, it can be asked for again. Raises UnknownRefit, RefitNotReady,
-        RecordsError."""
+        files could not be removed, it can be asked for again. Returns the names of those that hold
+        a copy of its vectors (see `holders`). Raises UnknownRefit, RefitNotReady, RecordsError."""
         if _NAME.fullmatch(name) is None:
             raise UnknownRefit(name)
 
@@ -206,6 +207,9 @@ class Refits:
             if self._seen(found).state == "running":
                 raise RefitNotReady(f"refit {name!r} is running")
             require_inactive(connection, name)
+            for other in _running_from(connection, name):
+                if self._seen(other).state == "running":
+                    raise RefitNotReady(f"refit {other.name!r}, which starts from it, is running")
             connection.execute(refits.delete().where(refits.c.name == name))
             gone = Change(self._clock(), actor, "router.delete", name, found.state, "")
             write_change(connection, _TOPIC, gone)
@@ -213,6 +217,7 @@ class Refits:
 
         known = await self._database.write(change)
         # Nobody can activate it any more, and nobody takes its name while its folder is there.
+        also_in = await asyncio.to_thread(holders, self._folder, name)
         try:
             await asyncio.to_thread(shutil.rmtree, self._folder / name)
         except FileNotFoundError as exc:
@@ -220,6 +225,7 @@ class Refits:
                 raise UnknownRefit(name) from exc
         except OSError as exc:
             raise RefitNotReady(f"the files of {name!r} were not removed: {exc}") from exc
+        return also_in
 
     async def aclose(self) -> None:
         """A refit that is running is given up, and says so."""
@@ -408,6 +414,12 @@ def _read(connection: sa.Connection, name: str, lock: bool = False) -> Refit | N
         query = query.with_for_update()
     row = connection.execute(query).one_or_none()
     return None if row is None else _refit(row)
+
+
+def _running_from(connection: sa.Connection, base: str) -> list[Refit]:
+    c = refits.c
+    query = sa.select(refits).where(c.state == "running", c.base == base)
+    return [_refit(row) for row in connection.execute(query)]
 
 
 def _page(

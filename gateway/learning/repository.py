@@ -24,7 +24,7 @@ _PAGE = 100
 
 class Given(msgspec.Struct, frozen=True):
     """What a key said of a decision. `outcome` in [0, 1]. `with_text`: the comment may be kept only
-    if the conversation is."""
+    if the conversation is. `learn`: whether a label may be made of it."""
 
     decision_id: str
     key_id: str
@@ -33,6 +33,7 @@ class Given(msgspec.Struct, frozen=True):
     outcome: float
     comment: str = ""
     with_text: bool = False
+    learn: bool = True
 
 
 class Deleted(msgspec.Struct, frozen=True):
@@ -98,13 +99,15 @@ def find_capture(
 
 def give(connection: sa.Connection, given: Given, max_rows: int) -> tuple[bool, Side | None]:
     """Store feedback; whether it replaced earlier feedback of the same key, and which side it
-    labelled: None when the conversation is not kept, so that there is nothing to learn from."""
+    labelled: None when the conversation is not kept, or may not be learnt from any more."""
     _await_turn(connection, [given.decision_id])
     where = (feedback.c.decision_id == given.decision_id, feedback.c.key_id == given.key_id)
     replaced = connection.execute(sa.select(feedback.c.ts).where(*where)).first() is not None
-    # Locked, so that nobody deletes it, and then makes no label of it, before this one is made.
-    capture = find_capture(connection, given.org, given.decision_id, lock=True)
     row = msgspec.structs.asdict(given)
+    capture = None
+    if row.pop("learn"):
+        # Locked, so that nobody deletes it, and then makes no label of it, before this one is made.
+        capture = find_capture(connection, given.org, given.decision_id, lock=True)
     if row.pop("with_text") and capture is None:
         row["comment"] = ""
     upsert(connection, feedback, row, ("decision_id", "key_id"))
@@ -250,17 +253,29 @@ def trim(connection: sa.Connection, table: sa.Table, max_rows: int) -> int:
 
 
 def delete(connection: sa.Connection, org: str | None, before: float | None) -> Deleted:
-    """Delete what fits both conditions, conversations and comments included."""
-    gone = {}
-    # Conversations first: a label that is being made of one holds it, and is waited for.
-    for table in (captures, labels, feedback):
-        statement = table.delete()
-        if org is not None:
-            statement = statement.where(table.c.org == org)
-        if before is not None:
-            statement = statement.where(table.c.ts < before)
-        gone[table] = int(connection.execute(statement).rowcount)
+    """Delete what fits both conditions, conversations and comments included. What was said of a
+    conversation goes with it, at whatever time it was said."""
+    fits = {table: _fits(table, org, before) for table in (captures, labels, feedback)}
+    # A label or comment that is being made of one of these conversations holds it, and is waited
+    # for: what comes after that finds no conversation.
+    held = sa.select(captures.c.decision_id).where(fits[captures]).with_for_update()
+    connection.execute(held).all()
+    of_these = [
+        feedback.c.decision_id.in_(sa.select(table.c.decision_id).where(fits[table]))
+        for table in (captures, labels)
+    ]
+    which = {feedback: sa.or_(fits[feedback], *of_these)} | {t: fits[t] for t in (captures, labels)}
+    gone = {
+        table: int(connection.execute(table.delete().where(where)).rowcount)
+        for table, where in which.items()
+    }
     return Deleted(labels=gone[labels], captures=gone[captures], feedback=gone[feedback])
+
+
+def _fits(table: sa.Table, org: str | None, before: float | None) -> sa.ColumnElement[bool]:
+    whose = sa.true() if org is None else table.c.org == org
+    when = sa.true() if before is None else table.c.ts < before
+    return sa.and_(whose, when)
 
 
 def retain(connection: sa.Connection, before: float, max_rows: int) -> Deleted:

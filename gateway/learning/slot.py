@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from routers.base import Router
+from routers.base import Router, identity
 from routers.types import Query, Score
 
 log = logging.getLogger("tollhouse.learning")
@@ -16,6 +16,7 @@ class _Held:
 
     def __init__(self, router: Router) -> None:
         self.router = router
+        self.identity = identity(router)
         self.calls = 0
         self.idle = asyncio.Event()
         self.retired = False
@@ -41,6 +42,11 @@ class RouterSlot:
     @property
     def name(self) -> str:
         return self._held.router.name
+
+    @property
+    def identity(self) -> str:
+        """What tells the model in place from others, also from one of its name."""
+        return self._held.identity
 
     async def score(self, query: Query, *, deadline: float) -> Score:
         held = self._held

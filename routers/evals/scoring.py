@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import re
-import sys
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -26,8 +22,6 @@ TOGETHER = 64
 CPU = "CPUExecutionProvider"
 _READ = ("prompt", "messages", "system", "tools")
 _ENCODER = msgspec.json.Encoder()
-_STANDARD = {"/dev/stdout": 1, "/dev/stderr": 2}
-_NUMBERED = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
 
 
 async def score_all(
@@ -149,39 +143,6 @@ async def score_lines(
         ]
     finally:
         await router.aclose()
-
-
-def descriptor(path: Path) -> int | None:
-    """The number of the open file that a path names; None for a path of the file system. Opened by
-    its path, a file behind standard output would be written from its beginning."""
-    if (named := _STANDARD.get(str(path))) is not None:
-        return named
-    numbered = _NUMBERED.fullmatch(str(path))
-    return int(numbered[1]) if numbered else None
-
-
-def write_whole(path: Path, parts: Iterable[bytes]) -> None:
-    """Write a file that appears when it is complete, or not at all; a link stays, and its target
-    is written. A device or a pipe is written to as it stands, and what names an open file of this
-    process (`/dev/stdout`, `/dev/fd/3`) goes on where that is. Raises OSError."""
-    if (opened := descriptor(path)) is not None:
-        sys.stdout.flush()
-        with os.fdopen(os.dup(opened), "wb") as stream:
-            stream.writelines(parts)
-        return
-    if path.exists() and not path.is_file():
-        # Moving a file to its place would take the device itself away.
-        with path.open("wb") as file:
-            file.writelines(parts)
-        return
-    target = path.resolve()
-    half = target.with_name(f".{target.name}.part")
-    try:
-        with half.open("wb") as file:
-            file.writelines(parts)
-        half.replace(target)
-    finally:
-        half.unlink(missing_ok=True)
 
 
 def _round(value: float | None) -> float | None:

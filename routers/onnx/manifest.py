@@ -63,7 +63,10 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 _DECODER = msgspec.json.Decoder(Manifest)
 _ENCODER = msgspec.json.Encoder(order="deterministic")
-REQUIRED = ("model.onnx", "tokenizer.json", "heads.json", "heads.npz")
+HEADS = "heads.npz"
+REQUIRED = ("model.onnx", "tokenizer.json", "heads.json", HEADS)
+# In the manifest's `rows`: those of an operator, which a refit was fitted to.
+OWN_ROWS = "own/"
 
 
 def load_manifest(directory: Path) -> Manifest:

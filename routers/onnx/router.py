@@ -120,6 +120,7 @@ class OnnxRouter:
         self._calibration = extras.calibration
         self._monitor = extras.monitor
         self._name = str(facts.get("model", "onnx"))
+        self._identity = _identity(self._name, facts.get("sha256"))
         self._batcher: Batcher[Rendered, Verdict | None] = Batcher(model, limits, clock)
         # With the sentence vector, for a request that is answered from here is watched too.
         self._cache: OrderedDict[bytes, tuple[Score, NDArray[np.float32] | None]] = OrderedDict()
@@ -161,6 +162,11 @@ class OnnxRouter:
     @property
     def name(self) -> str:
         return self._name
+
+    @property
+    def identity(self) -> str:
+        """The name, and a hash of all files of the artefact."""
+        return self._identity
 
     async def score(self, query: Query, *, deadline: float) -> Score:
         started = self._clock()
@@ -353,6 +359,13 @@ def _key(partition: str, rendered: Rendered) -> bytes:
     whose = partition.encode("utf-8", "surrogatepass")
     packed = b"%d:%s:%d:%f:%s" % (len(whose), whose, rendered.chars, rendered.demand, text)
     return hashlib.blake2b(packed, digest_size=16).digest()
+
+
+def _identity(name: str, pinned: object) -> str:
+    """Of all files, for heads, cards and calibration rows all have a part in what is decided."""
+    if not pinned:
+        return name
+    return f"{name}@{hashlib.sha256(msgspec.json.encode(pinned)).hexdigest()[:16]}"
 
 
 def _facts(manifest: Manifest, encoder: Encoder) -> dict[str, object]:

@@ -33,7 +33,7 @@ from routers.labels import (
 from routers.onnx.committee import GAIN, Committee, Views
 from routers.onnx.encoder import SPECIAL_TOKENS, Reading, load_encoder
 from routers.onnx.heads import OWN, HeadModel, load_heads, save_heads, under
-from routers.onnx.manifest import Manifest, load_manifest, write_manifest
+from routers.onnx.manifest import OWN_ROWS, Manifest, load_manifest, write_manifest
 from routers.onnx.render import render
 from routers.refit.committee import Fitted, Floats, Labels, fit_committee
 from routers.refit.files import (
@@ -191,14 +191,14 @@ def _manifest(base: Manifest, report: RefitReport, out: Path, seed: int) -> Mani
     """Of the artefact in `out`: that of the base, for other rows."""
     name = report.name.rpartition("/")[0]
     meaning = f"{MEANING}and p_frontier_ok refer to the rows of {name}{_whose(report.models)}."
-    kept = {source: n for source, n in base.rows.items() if not source.startswith("own/")}
+    kept = {source: n for source, n in base.rows.items() if not source.startswith(OWN_ROWS)}
     return msgspec.structs.replace(
         base,
         name=name,
         version=base.version + 1,
         created=today(),
         files=describe(out),
-        rows={**kept, f"own/{name}": report.rows},
+        rows={**kept, f"{OWN_ROWS}{name}": report.rows},
         metrics=report.metrics,
         seed=seed,
         limits=[*(each for each in base.limits if not each.startswith(MEANING)), meaning],

@@ -39,8 +39,8 @@ Kind = Literal["threshold", "share", "quality", "cost", "violation"]
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """What a controller has learnt, for the one that comes after it. `model`: gains of another
-    model mean something else."""
+    """What a controller has learnt, for the one that comes after it. `model`: identity of the
+    router's model; gains of another one mean something else."""
 
     target: Target
     model: str

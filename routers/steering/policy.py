@@ -67,9 +67,9 @@ class Ticket(msgspec.Struct, frozen=True):
 
 
 class PolicySteering:
-    """Of one policy in one worker; not thread-safe. `model`: the router's model, whose gains these
-    are. `workers`: how many workers there are. They share nothing: each keeps the promise over its
-    own requests, so that all together keep it."""
+    """Of one policy in one worker; not thread-safe. `model`: identity of the router's model, whose
+    gains these are. `workers`: how many workers there are. They share nothing: each keeps the
+    promise over its own requests, so that all together keep it."""
 
     def __init__(
         self,

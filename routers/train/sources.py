@@ -25,7 +25,7 @@ from typing import Literal
 
 import msgspec
 
-from routers.evals.scoring import write_whole
+from routers.output import write_whole
 from routers.train.originals import CONVERTERS, Original, Record, SourceError
 
 __all__ = ["Downloader", "Fetched", "Source", "SourceError", "copies_in", "fetch", "sources"]

@@ -7,8 +7,9 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import pytest
@@ -161,6 +162,28 @@ def test_an_org_that_is_not_listed_is_not_captured(learn: Start) -> None:
     assert [row["org"] for row in learner.labels()] == ["rival"]
 
 
+@pytest.mark.parametrize(
+    ("later", "reason"),
+    [
+        ("", "capture_off"),
+        ('[learning]\ncapture = true\ncapture_orgs = ["rival"]\n', "capture_off"),
+        ("[learning]\ncapture = true\n", "labels"),
+    ],
+)
+def test_what_was_captured_before_gives_no_label_where_capture_ended(
+    learn: Start, later: str, reason: str
+) -> None:
+    before = learn('[learning]\ncapture = true\ncapture_labels = ["pii"]\n')
+    asked = decision(before.chat("Where does Anna live?", headers={"x-tollhouse-residency": "pii"}))
+    wait_for(lambda: before.metric("tollhouse_captures_total", outcome="kept") == 1)
+    before.gateway.stop()
+    after = learn(later, again=before)
+    given = after.feedback({"decision_id": asked, "outcome": "good", "comment": "c"}).json()
+    assert (given["usable"], given["reason"], given["label"]) == (False, reason, None)
+    assert given["comment_kept"] is False
+    assert after.labels() == []
+
+
 def test_what_was_not_scored_or_came_from_the_cache_gives_no_row(learner: Learner) -> None:
     named = decision(learner.chat("hello", model="home/m"))
     policy = {"x-tollhouse-policy": "cached"}
@@ -188,6 +211,26 @@ def test_an_export_into_a_pipe_leaves_it_there(learner: Learner, tmp_path: Path)
         assert os.read(reader, 65536).startswith(b"{")
     finally:
         os.close(reader)
+
+
+@pytest.mark.parametrize("json_too", [False, True])
+def test_an_export_goes_on_in_the_file_behind_standard_output(
+    learner: Learner, tmp_path: Path, json_too: bool
+) -> None:
+    asked = decision(learner.chat("appended"))
+    learner.feedback({"decision_id": asked, "outcome": 1})
+    file = tmp_path / "all.jsonl"
+    file.write_text("first\n")
+    words = ["router", "labels", "--out", "/dev/stdout", *(["--json"] if json_too else [])]
+    with file.open("ab") as appended:
+        done = cli(learner, *words, stdout=appended)
+        assert done.returncode == 0, done.stderr
+        appended.write(b"last\n")
+    first, *lines, last = file.read_text().splitlines()
+    assert (first, last) == ("first", "last")
+    assert json.loads(lines[0])["id"] == asked
+    assert all("messages" in json.loads(line) for line in lines)
+    assert [path.name for path in tmp_path.iterdir()] == ["all.jsonl"]
 
 
 def test_export_is_what_refit_reads(learner: Learner, tmp_path: Path) -> None:
@@ -263,6 +306,20 @@ def test_pages_and_deletion(learn: Start) -> None:
     assert [entry["action"] for entry in log] == ["labels.delete"] * 3
 
 
+def test_a_comment_goes_with_a_conversation_that_is_older_than_it(learn: Start) -> None:
+    learner = learn("[learning]\ncapture = true\n")
+    asked = decision(learner.chat("What is the capital of France?"))
+    wait_for(lambda: learner.metric("tollhouse_captures_total", outcome="kept") == 1)
+    between = time.time()
+    said = {"decision_id": asked, "outcome": "bad", "comment": "it is Paris"}
+    assert learner.feedback(said).json()["comment_kept"] is True
+    gone = learner.admin("DELETE", "/labels", params={"before": between}).json()
+    assert gone == {"labels": 1, "captures": 1, "feedback": 1}
+    with sqlite3.connect(learner.gateway.folder / "data" / "tollhouse.db") as database:
+        assert list(database.execute("SELECT comment FROM learning_feedback")) == []
+    database.close()
+
+
 def test_the_state_says_what_is_learnt(learner: Learner) -> None:
     before = learner.metric("tollhouse_captures_total", outcome="kept")
     asked = decision(learner.chat("hello"))
@@ -274,10 +331,14 @@ def test_the_state_says_what_is_learnt(learner: Learner) -> None:
     wait_for(lambda: learner.metric("tollhouse_captures_total", outcome="kept") > before)
 
 
-def cli(learner: Learner, *words: str) -> subprocess.CompletedProcess[str]:
+def cli(
+    learner: Learner, *words: str, stdout: int | IO[bytes] = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
     remote = ("--url", learner.gateway.url, "--token", learner.gateway.admin_token)
     run = [sys.executable, "-c", "import sys; from gateway.cli import main; sys.exit(main())"]
-    return subprocess.run([*run, *words, *remote], capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [*run, *words, *remote], stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=120
+    )
 
 
 def test_export_into_nowhere_is_told(learner: Learner) -> None:

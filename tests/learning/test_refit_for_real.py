@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,7 +58,8 @@ def test_rows_become_the_router_of_the_gateway(
     after, before = learner.routers()
     assert after != before
     # A refit of a refit starts from it.
-    again = learner.admin("POST", "/refits", params={"name": "next"}, content=file.read_bytes())
+    fewer = b"".join(file.read_bytes().splitlines(keepends=True)[:200])
+    again = learner.admin("POST", "/refits", params={"name": "next"}, content=fewer)
     assert again.json()["base"] == "mine"
     wait_for(lambda: learner.admin("GET", "/refits/next").json()["state"] == "done", 90)
 
@@ -95,3 +98,52 @@ def test_too_few_rows_are_told(learner: Learner) -> None:
     failed = learner.admin("GET", "/refits/few").json()
     assert failed["state"] == "failed"
     assert "rows" in failed["error"]
+
+
+def test_rows_that_come_through_a_pipe_are_the_ones_that_are_fitted(learner: Learner) -> None:
+    run = [sys.executable, "-c", "import sys; from gateway.cli import main; sys.exit(main())"]
+    remote = ["--url", learner.gateway.url, "--token", learner.gateway.admin_token]
+    words = ["router", "propose", "--labels", "/dev/stdin", "--name", "piped", "--no-wait"]
+    lines = "".join(json.dumps(row) + "\n" for row in rows(4))
+    done = subprocess.run(
+        [*run, *words, *remote], input=lines, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    found = learner.admin("GET", "/refits/piped").json()
+    assert (found["source"], found["rows"]) == ("upload", 4)
+    wait_for(lambda: learner.admin("GET", "/refits/piped").json()["state"] != "running", 60)
+
+
+@pytest.mark.parametrize(
+    "meant",
+    [
+        {"headers": {"content-type": "application/x-ndjson"}, "content": b""},
+        {"content": iter(())},
+    ],
+)
+def test_rows_that_were_lost_on_the_way_are_not_taken_for_the_collected_ones(
+    learner: Learner, meant: dict[str, object]
+) -> None:
+    refused = learner.admin("POST", "/refits", params={"name": "lost"}, **meant)
+    assert refused.status_code == 422, refused.text
+    (error,) = refused.json()["errors"]
+    assert error["path"] == "body"
+    assert "has no rows" in error["message"]
+    assert learner.admin("GET", "/refits/lost").status_code == 404
+
+
+def test_a_deletion_names_the_refits_that_hold_the_same_vectors(
+    learner: Learner, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from gateway.cli import main
+
+    remote = ["--url", learner.gateway.url, "--token", learner.gateway.admin_token]
+    assert learner.admin("GET", "/refits/card").json()["base"] == "mine"
+    # Fitted to rows of its own, though it started from there.
+    assert learner.admin("DELETE", "/refits/next").json() == {"name": "next", "vectors_in": []}
+    assert main(["router", "refits", "mine", "--delete", *remote]) == 0
+    told = capsys.readouterr().out
+    assert "mine is deleted" in told
+    assert "the vectors of its texts are also in: card\n" in told
+    assert main(["router", "activate", "configured", *remote]) == 0
+    assert learner.admin("DELETE", "/refits/card").json() == {"name": "card", "vectors_in": []}

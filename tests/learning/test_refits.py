@@ -25,9 +25,11 @@ from gateway.learning.errors import (
 from gateway.learning.refits import TIME_LIMIT_S, Proposal, Refit, Refits
 from gateway.learning.schema import activations
 from gateway.learning.types import Label, conversation_of
+from gateway.learning.vectors import holders
 from gateway.records import Database, RecordsError
 from gateway.store import Store
 from gateway.store.lock import Lock
+from routers.onnx.manifest import Manifest, describe_file, write_manifest
 
 ROW = b'{"id": "a", "prompt": "hello", "local_ok": 1, "frontier_ok": null}\n'
 NAME = "from pathlib import Path; import json, sys, os; base, out, name, seed = sys.argv[1:]; "
@@ -242,6 +244,53 @@ async def test_a_refit_whose_deletion_is_not_recorded_stays_whole(
     assert (await refits.get("mine")).state == "done"
     assert [path.name for path in (tmp_path / "artefacts").iterdir()] == ["mine"]
     assert (tmp_path / "artefacts" / "mine" / "manifest.json").is_file()
+
+
+def artefact(folder: Path, heads: bytes, own: bool = True) -> None:
+    folder.mkdir(parents=True)
+    (folder / "heads.npz").write_bytes(heads)
+    rows = {"shipped": 9, **({"own/mine": 60} if own else {})}
+    files = {"heads.npz": describe_file(folder / "heads.npz")}
+    write_manifest(folder, Manifest("m", 1, "e", "0", 9, 0, "2027-01-15", files, rows, {}, []))
+
+
+async def test_who_holds_the_vectors_of_a_refit_is_told_by_the_files(tmp_path: Path) -> None:
+    # A card of a card of `mine`, whose line in the list is gone, and a later use of its name.
+    for name, heads in (
+        ("mine", b"1"),
+        ("card-2", b"1"),
+        (".card-3.partial", b"1"),
+        ("card", b"2"),
+    ):
+        artefact(tmp_path / name, heads)
+    (tmp_path / "failed").mkdir()
+    assert holders(tmp_path, "mine") == ["card-2"]
+    assert holders(tmp_path, "card-2") == ["mine"]
+    assert holders(tmp_path, "card") == []
+    for name in ("failed", "nowhere"):
+        assert holders(tmp_path, name) == []
+    # Cards of the shipped heads have them in common, and nothing of anybody's texts.
+    for name in ("ward", "lab"):
+        artefact(tmp_path / name, b"3", own=False)
+    assert holders(tmp_path, "ward") == []
+    # One that cannot be asked whether it is fitted to rows of one's own counts as such.
+    (tmp_path / "ward" / "manifest.json").write_text("{")
+    assert holders(tmp_path, "ward") == ["lab"]
+
+
+async def test_what_a_refit_is_being_made_of_is_not_deleted(
+    make: Make, tmp_path: Path, database: Database
+) -> None:
+    refits = make()
+    await refits.propose(Proposal("admin", "base-artefact", upload=ROW))
+    assert (await ended(refits, "base-artefact")).state == "done"
+    slow = make(HANGS)
+    await slow.propose(Proposal("admin", "next", upload=ROW))
+    with pytest.raises(RefitNotReady, match="'next', which starts from it, is running"):
+        await refits.delete("base-artefact", "admin")
+    assert (tmp_path / "artefacts" / "base-artefact").is_dir()
+    await slow.aclose()
+    assert await refits.delete("base-artefact", "admin") == []
 
 
 CARD_ROW = b'{"prompt": "hello", "ok": 1}\n'

@@ -104,6 +104,21 @@ async def test_a_comment_may_need_its_conversation(database: Database) -> None:
     }
 
 
+async def test_feedback_that_nothing_may_be_learnt_from_makes_no_label(database: Database) -> None:
+    def outcomes(c: sa.Connection) -> list[tuple[str, float]]:
+        rows = c.execute(sa.select(feedback.c.decision_id, feedback.c.outcome))
+        return sorted((id, outcome) for id, outcome in rows)
+
+    await database.write(repository.add_captures, [capture(1), capture(2)], MANY)
+    await database.write(repository.give, given(2, 1.0), MANY)
+    for id in (1, 2):
+        said = msgspec.structs.replace(given(id, 0.0), learn=False)
+        assert await database.write(repository.give, said, MANY) == (id == 2, None)
+    assert await database.read(outcomes) == [("dec_1", 0.0), ("dec_2", 0.0)]
+    found, _ = await database.read(repository.list_labels, None, 10)
+    assert [(x.decision_id, x.local_ok) for x in found] == [("dec_2", 1.0)]
+
+
 @pytest.fixture
 async def two(cluster: str) -> AsyncIterator[tuple[Database, Database]]:
     """Two workers on one PostgreSQL."""
@@ -261,6 +276,44 @@ async def test_deletion_by_org_and_by_time(database: Database) -> None:
     assert await database.write(repository.delete, "rival", None) == Deleted(4, 4, 4)
     found, _ = await database.read(repository.list_labels, None, 100)
     assert [x.decision_id for x in found] == ["dec_3", "dec_2"]
+
+
+async def test_words_of_a_conversation_go_with_it_however_late_they_came(
+    database: Database,
+) -> None:
+    async def put(ids: range, org: str = "acme") -> None:
+        await database.write(repository.add_captures, [capture(i, org=org) for i in ids], MANY)
+        for i in ids:
+            for key in ("first", "second"):
+                said = given(i, 1.0, org=org, key=key, ts=90.0)
+                await database.write(repository.give, said, MANY)
+
+    await put(range(4))
+    await put(range(10, 12), "rival")
+    # Of these, one is left as a label only, and one has neither conversation nor label.
+    await database.write(lambda c: c.execute(captures.delete().where(captures.c.ts == 1.0)))
+    await database.write(repository.give, given(5, 1.0, ts=90.0), MANY)
+    assert await database.write(repository.delete, "acme", 2.0) == Deleted(2, 1, 4)
+    assert set(await remaining(database, feedback)) == {
+        "dec_2",
+        "dec_3",
+        "dec_5",
+        "dec_10",
+        "dec_11",
+    }
+    assert await database.write(repository.retain, 3.0, MANY) == Deleted(1, 1, 2)
+    assert set(await remaining(database, feedback)) == {"dec_3", "dec_5", "dec_10", "dec_11"}
+    # By its own time what belongs to nothing else.
+    await database.write(repository.delete, "acme", 91.0)
+    assert set(await remaining(database, feedback)) == {"dec_10", "dec_11"}
+
+
+async def test_words_in_the_making_are_deleted_too(two: tuple[Database, Database]) -> None:
+    await two[0].write(repository.add_captures, [capture(1)], MANY)
+    making = Held(two[0], lambda c: repository.give(c, given(1, 1.0, ts=90.0), MANY))
+    await making.before(two[1], lambda c: repository.delete(c, None, 2.0))
+    for table in (captures, labels, feedback):
+        assert await count(two[0], table) == 0
 
 
 async def test_a_page_is_bounded_by_its_bytes(database: Database) -> None:
