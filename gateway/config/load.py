@@ -27,7 +27,11 @@ from routers.residency import LabelError, check_label
 from routers.types import Policy
 
 BUILT_IN = ("embedded", "scripted")
-_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
+_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-((?:(?!\$\{)[^}])*))?\}")
+_FORMS = (
+    "write ${NAME} or ${NAME:-default}, the name of letters, digits and '_', "
+    "the default without '${' and '}'"
+)
 _SCOPE = re.compile(r"^(org|team):[A-Za-z0-9_.-]{1,64}$")
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
 _STORES = ("redis://", "rediss://", "unix://")
@@ -78,17 +82,38 @@ def _resolve(value: Any, path: str, env: Mapping[str, str]) -> Any:
         return [_resolve(v, f"{path}[{i}]", env) for i, v in enumerate(value)]
     if not isinstance(value, str):
         return value
-    if path.rsplit(".", 1)[-1] in SECRET_FIELDS and value and "${" not in value:
+    if path.rsplit(".", 1)[-1] in SECRET_FIELDS:
+        return _secret(value, path, env)
+    # Only what the file says is read for references, never what the environment puts there.
+    if "${" in _REFERENCE.sub("", value):
+        raise ConfigError(path, f"not a reference: {_FORMS}")
+    return _REFERENCE.sub(lambda match: _referenced(match, path, env), value)
+
+
+def _secret(value: str, path: str, env: Mapping[str, str]) -> str:
+    """No message repeats the value: it may be the secret itself."""
+    if not value:
+        return value
+    if "${" not in value:
         raise ConfigError(path, "a secret is given by reference only: write ${NAME}")
+    match = _REFERENCE.fullmatch(value)
+    if match is None:
+        raise ConfigError(path, f"a secret is given by one reference as a whole: {_FORMS}")
+    found = _referenced(match, path, env)
+    if not found and match.group(2) != "":
+        name = match.group(1)
+        raise ConfigError(
+            path, f"environment variable {name} is empty; where none is needed, write ${{{name}:-}}"
+        )
+    return found
 
-    def put(match: re.Match[str]) -> str:
-        name, default = match.group(1), match.group(2)
-        found = env.get(name, default)
-        if found is None:
-            raise ConfigError(path, f"environment variable {name} is not set")
-        return found
 
-    return _REFERENCE.sub(put, value)
+def _referenced(match: re.Match[str], path: str, env: Mapping[str, str]) -> str:
+    name, default = match.group(1), match.group(2)
+    found = env.get(name, default)
+    if found is None:
+        raise ConfigError(path, f"environment variable {name} is not set")
+    return found
 
 
 def check(config: Config) -> None:

@@ -19,7 +19,7 @@ models.gpt-4o = {}
 [[keys]]
 key = "${KEY}"
 """
-ENV = {"KEY": "secret"}
+ENV = {"KEY": "secret", "EMPTY": ""}
 
 CASES = {
     "unknown key": ("[server]\nprot = 1", "server.prot", "did you mean 'port'"),
@@ -32,6 +32,23 @@ CASES = {
     ),
     "missing secret": ('[admin]\ntoken = "${NOT_SET}"', "admin.token", "NOT_SET is not set"),
     "secret in clear": ('[admin]\ntoken = "hunter2"', "admin.token", "by reference only"),
+    "name with a dash": ('[admin]\ntoken = "${TOLLHOUSE-ADMIN-TOKEN}"', "admin.token", "${NAME}"),
+    "reference in a default": ('[admin]\ntoken = "${NOT_SET:-${KEY}}"', "admin.token", "${NAME}"),
+    "unclosed reference": ('data_dir = "${KEY"', "data_dir", "not a reference"),
+    "empty name": ('data_dir = "/x/${}"', "data_dir", "not a reference"),
+    "reference in a default of no secret": (
+        'data_dir = "${NOT_SET:-${KEY}}"',
+        "data_dir",
+        "not a reference",
+    ),
+    "half a secret": ('[admin]\ntoken = "th-${KEY}"', "admin.token", "as a whole"),
+    "two references": ('[admin]\ntoken = "${KEY}${KEY}"', "admin.token", "as a whole"),
+    "empty secret": ('[admin]\ntoken = "${EMPTY}"', "admin.token", "EMPTY is empty"),
+    "empty secret with a default": (
+        '[admin]\ntoken = "${EMPTY:-other}"',
+        "admin.token",
+        "EMPTY is empty",
+    ),
     "missing required": ("[backends.b]\nmodels.m = {}", "backends.b.provider", "missing"),
     "unknown provider": (
         '[backends.b]\nprovider = "opnai"\nmodels.m = {}',
@@ -187,6 +204,16 @@ def test_broken_toml_is_a_config_error() -> None:
 def test_defaults_of_references() -> None:
     config = parse_config('data_dir = "${WHERE:-here}"', {})
     assert config.data_dir == "here"
+
+
+def test_a_value_is_not_read_for_references() -> None:
+    config = parse_config('data_dir = "${WHERE}"', {"WHERE": "/x/${HOME}"})
+    assert config.data_dir == "/x/${HOME}"
+
+
+@pytest.mark.parametrize("env", [{}, {"TOKEN": ""}])
+def test_an_empty_default_says_that_there_may_be_no_secret(env: dict[str, str]) -> None:
+    assert parse_config('[admin]\ntoken = "${TOKEN:-}"', env).admin.token == ""
 
 
 def test_the_default_policy_keeps_health_data_local() -> None:
