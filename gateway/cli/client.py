@@ -18,17 +18,19 @@ URL_VARIABLE = "TOLLHOUSE_URL"
 TOKEN_VARIABLE = "TOLLHOUSE_ADMIN_TOKEN"
 DATA_VARIABLE = "TOLLHOUSE_DATA_DIR"
 TOKEN_FILE = "admin-token"
+ANSWER_S = 30.0
 
 
 class AdminClient:
-    """`url` is the gateway's address without a path. Raises CliError."""
+    """`url` is the gateway's address without a path. `answer_s`: how long an answer may take, None
+    for as long as it does. Raises CliError."""
 
-    def __init__(self, url: str, token: str, timeout_s: float = 30.0) -> None:
+    def __init__(self, url: str, token: str, answer_s: float | None = ANSWER_S) -> None:
         self._url = url.rstrip("/")
         self._http = httpx.Client(
             base_url=f"{self._url}/admin/v1",
             headers={"authorization": f"Bearer {token}"},
-            timeout=timeout_s,
+            timeout=httpx.Timeout(ANSWER_S, read=answer_s),
             trust_env=False,
         )
 
@@ -78,7 +80,7 @@ class AdminClient:
         return self.request("POST", path, json=json, headers=headers).json()
 
 
-def connect(args: argparse.Namespace) -> AdminClient:
+def connect(args: argparse.Namespace, answer_s: float | None = ANSWER_S) -> AdminClient:
     """Address and token from the options, the environment, or the configuration."""
     url = args.url or os.environ.get(URL_VARIABLE, "")
     token = args.token or os.environ.get(TOKEN_VARIABLE, "")
@@ -90,7 +92,7 @@ def connect(args: argparse.Namespace) -> AdminClient:
         raise CliError("the admin token must be printable ASCII", USAGE)
     if not url.startswith(("http://", "https://")):
         raise CliError("--url must start with http:// or https://", USAGE)
-    return AdminClient(url, token)
+    return AdminClient(url, token, answer_s)
 
 
 def part(value: str) -> str:

@@ -8,13 +8,13 @@ its own and in the store.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, select, update
+from sqlalchemy import Connection, Row, func, select, update
 
-from gateway.records.database import insert_or_ignore, insert_rows
+from gateway.records.database import Database, insert_or_ignore, insert_rows
 from gateway.records.schema import chain_heads, decision_records
 from gateway.records.types import DecisionRecord
 
@@ -109,29 +109,36 @@ def _row(
     )
 
 
-def verify_chain(
-    connection: Connection, org: str | None = None, heads: Mapping[str, Head] | None = None
+async def verify_chain(
+    database: Database, org: str | None = None, heads: Mapping[str, Head] | None = None
 ) -> list[ChainReport]:
-    """Check the chain of one org, or of all. `heads`: what the store says of each org's chain;
-    read them before the transaction, so that the tables are never behind them."""
-    known = {row.org: Head(row.seq, row.hash) for row in connection.execute(select(chain_heads))}
-    orgs = set(known) | set(heads or ())
-    orgs |= set(connection.execute(select(decision_records.c.org).distinct()).scalars())
-    wanted = sorted(orgs) if org is None else [org]
-    return [_verify(connection, name, known.get(name), (heads or {}).get(name)) for name in wanted]
+    """Check the chain of one org, or of all, each as far as it went when its turn came. `heads`:
+    what the store says of each org's chain; read them before, so that the tables are never behind
+    them. A page at a time, so that others who need the database get in between. Raises
+    RecordsError."""
+    heads = heads or {}
+    wanted = [org] if org is not None else sorted(await database.read(_orgs) | set(heads))
+    return [await _verify(database, name, heads.get(name)) for name in wanted]
 
 
-def _verify(
-    connection: Connection, org: str, table_head: Head | None, store_head: Head | None
-) -> ChainReport:
-    last = genesis(org)
-    for row in _rows(connection, org):
-        problem = _check(row, last)
-        if problem is None and store_head is not None and store_head.seq == row.seq:
-            problem = None if store_head.hash == row.hash else "differs from the head in the store"
-        if problem is not None:
-            return ChainReport(org, last.seq, last, row.seq, problem)
-        last = Head(row.seq, row.hash)
+class _Extent(msgspec.Struct, frozen=True):
+    """What was there at one moment: the head, and the number of the last row."""
+
+    head: Head | None
+    last: int | None
+
+
+async def _verify(database: Database, org: str, store_head: Head | None) -> ChainReport:
+    extent = await database.read(_extent, org)
+    table_head, end, last = extent.head, extent.last, genesis(org)
+    while end is not None:
+        found = await database.read(_follow, org, last, end, store_head)
+        if isinstance(found, ChainReport):
+            return found
+        done = found == last or found.seq >= end
+        last = found
+        if done:
+            break
     if table_head is None:
         missing = "the head is missing" if last.seq else None
         if missing:
@@ -145,18 +152,50 @@ def _verify(
     return ChainReport(org, last.seq, last)
 
 
-def _rows(connection: Connection, org: str) -> Iterator[Row[Any]]:
-    # In pages by the number: a long chain is never in memory as a whole.
-    seq = None
-    while True:
-        query = select(decision_records).where(decision_records.c.org == org)
-        if seq is not None:
-            query = query.where(decision_records.c.seq > seq)
-        page = connection.execute(query.order_by(decision_records.c.seq).limit(_PAGE)).all()
-        yield from page
-        if len(page) < _PAGE:
-            return
-        seq = page[-1].seq
+def _orgs(connection: Connection) -> set[str]:
+    """Those with a head or a row. From org to org by the index: there are few of them, and the
+    rows are many."""
+    found = set(connection.execute(select(chain_heads.c.org)).scalars())
+    first = select(func.min(decision_records.c.org))
+    org = connection.execute(first).scalar()
+    while org is not None:
+        found.add(org)
+        org = connection.execute(first.where(decision_records.c.org > org)).scalar()
+    return found
+
+
+def _extent(connection: Connection, org: str) -> _Extent:
+    # One statement, hence one snapshot: on PostgreSQL a second one sees what was filed meanwhile.
+    head = chain_heads.c
+    last = select(func.max(decision_records.c.seq)).where(decision_records.c.org == org)
+    seq, digest, end = connection.execute(
+        select(
+            select(head.seq).where(head.org == org).scalar_subquery(),
+            select(head.hash).where(head.org == org).scalar_subquery(),
+            last.scalar_subquery(),
+        )
+    ).one()
+    return _Extent(None if seq is None else Head(seq, digest), end)
+
+
+def _follow(
+    connection: Connection, org: str, last: Head, end: int, store_head: Head | None
+) -> Head | ChainReport:
+    """The next page of rows up to number `end`: its last row, or what is wrong with the chain.
+    `last` when there is none."""
+    query = select(decision_records).where(
+        decision_records.c.org == org, decision_records.c.seq <= end
+    )
+    if last.seq:
+        query = query.where(decision_records.c.seq > last.seq)
+    for row in connection.execute(query.order_by(decision_records.c.seq).limit(_PAGE)).all():
+        problem = _check(row, last)
+        if problem is None and store_head is not None and store_head.seq == row.seq:
+            problem = None if store_head.hash == row.hash else "differs from the head in the store"
+        if problem is not None:
+            return ChainReport(org, last.seq, last, row.seq, problem)
+        last = Head(row.seq, row.hash)
+    return last
 
 
 def _check(row: Row[Any], last: Head) -> str | None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from gateway.cli import main
@@ -93,6 +94,23 @@ def test_policies(
     assert "treshold: " in capsys.readouterr().out
     file.write_text("= broken")
     assert main(["policy", "validate", str(file)]) == 2
+
+
+def test_the_chain_may_take_its_time(
+    remote: None, gateway: Any, fill: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(gateway)
+    seconds: list[float | None] = []
+    made = httpx.Client
+
+    def client(**options: Any) -> httpx.Client:
+        seconds.append(options["timeout"].read)
+        return made(**options)
+
+    monkeypatch.setattr(httpx, "Client", client)
+    assert main(["decisions", "list"]) == 0
+    assert main(["decisions", "verify"]) == 0
+    assert seconds == [30.0, None]
 
 
 def test_records(remote: None, gateway: Any, fill: Any, capsys: pytest.CaptureFixture[str]) -> None:

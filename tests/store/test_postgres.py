@@ -60,10 +60,37 @@ async def test_writers_at_once_make_one_chain(database: Database, cluster: str):
     await asyncio.gather(
         *(others[i % 3].write(file_records, batch) for i, batch in enumerate(batches))
     )
-    (report,) = await database.read(verify_chain)
+    (report,) = await verify_chain(database)
     assert (report.ok, report.rows) == (True, 62)
     for other in others:
         await other.aclose()
+
+
+async def test_a_chain_that_grows_meanwhile_is_sound(database: Database, cluster: str):
+    other = Database(cluster)
+    await other.start()
+    await database.write(file_records, [decision(i) for i in range(2000)])
+    ended = asyncio.Event()
+
+    async def grow() -> int:
+        filed = 2000
+        while not ended.is_set():
+            await other.write(file_records, [decision(filed)])
+            filed += 1
+        return filed
+
+    growing = asyncio.create_task(grow())
+    try:
+        for _ in range(5):
+            (report,) = await verify_chain(database, "acme")
+            assert report.problem is None
+            assert report.rows >= 2000
+    finally:
+        ended.set()
+        filed = await growing
+        await other.aclose()
+    (report,) = await verify_chain(database, "acme")
+    assert (report.ok, report.rows) == (True, filed)
 
 
 async def test_rows_it_cannot_hold_are_told_from_its_absence(database: Database):

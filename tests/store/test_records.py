@@ -71,13 +71,23 @@ async def test_filing_empties_the_outbox_and_is_idempotent(
         assert (await drainer.lag()).entries == 0
     assert await database.read(list_usage, RecordFilter()) == ([usage], None)
     assert (await database.read(list_decisions, RecordFilter()))[0] == [decision(2), decision(1)]
-    (report,) = await database.read(verify_chain, None, await drainer.heads())
+    (report,) = await verify_chain(database, None, await drainer.heads())
     assert (report.org, report.rows, report.ok) == ("acme", 2, True)
 
 
 async def test_a_sound_chain(chain: Database):
-    reports = await chain.read(verify_chain)
+    reports = await verify_chain(chain)
     assert [(r.org, r.rows, r.ok) for r in reports] == [("acme", 10, True), ("umbrella", 3, True)]
+
+
+async def test_others_are_served_while_a_long_chain_is_verified(database: Database):
+    await database.write(file_records, [decision(i) for i in range(2100)])
+    verifying = asyncio.create_task(verify_chain(database))
+    await asyncio.sleep(0)
+    await database.read(lambda connection: None)
+    assert not verifying.done()
+    (report,) = await verifying
+    assert (report.ok, report.rows) == (True, 2100)
 
 
 @pytest.mark.parametrize(
@@ -97,15 +107,22 @@ async def test_a_sound_chain(chain: Database):
 )
 async def test_tampering_is_found_at_its_row(chain: Database, rows, tampering: str, seq: int):
     await rows(tampering + " AND org = 'acme'" * ("WHERE seq" in tampering))
-    report = (await chain.read(verify_chain, "acme"))[0]
+    report = (await verify_chain(chain, "acme"))[0]
     assert not report.ok
     assert report.seq == seq
+
+
+async def test_a_row_before_the_first_is_found(chain: Database, rows):
+    await rows("UPDATE decision_records SET seq = 0 WHERE seq = 10 AND org = 'acme'")
+    await rows("DELETE FROM decision_records WHERE seq > 0 AND org = 'acme'")
+    report = (await verify_chain(chain, "acme"))[0]
+    assert (report.ok, report.seq) == (False, 0)
 
 
 async def test_swapped_rows_are_found(chain: Database, rows):
     for old, new in ((4, 99), (5, 4), (99, 5)):
         await rows(f"UPDATE decision_records SET seq = {new} WHERE seq = {old} AND org = 'acme'")
-    report = (await chain.read(verify_chain, "acme"))[0]
+    report = (await verify_chain(chain, "acme"))[0]
     assert (report.ok, report.seq) == (False, 4)
 
 
@@ -118,8 +135,8 @@ async def test_a_tail_cut_with_its_head_is_told_by_the_store(
     await rows(
         "UPDATE chain_heads SET seq = 3, hash = (SELECT hash FROM decision_records WHERE seq = 3)"
     )
-    assert (await database.read(verify_chain))[0].ok
-    report = (await database.read(verify_chain, None, await drainer.heads()))[0]
+    assert (await verify_chain(database))[0].ok
+    report = (await verify_chain(database, None, await drainer.heads()))[0]
     assert (report.ok, report.seq) == (False, 4)
 
 
@@ -131,8 +148,8 @@ async def test_a_chain_made_anew_is_told_by_the_store(
     await rows("DELETE FROM decision_records")
     await rows("DELETE FROM chain_heads")
     await database.write(file_records, [decision(i) for i in (7, 8, 9)])
-    assert (await database.read(verify_chain))[0].ok
-    assert not (await database.read(verify_chain, None, await drainer.heads()))[0].ok
+    assert (await verify_chain(database))[0].ok
+    assert not (await verify_chain(database, None, await drainer.heads()))[0].ok
 
 
 async def test_two_drainers_make_one_chain(store: Store, database: Database, tmp_path: Path):
@@ -145,7 +162,7 @@ async def test_two_drainers_make_one_chain(store: Store, database: Database, tmp
         for db, name in ((database, "one"), (other, "two"))
     ]
     await asyncio.gather(*(drainer.flush() for drainer in drainers))
-    (report,) = await database.read(verify_chain, None, await drainers[0].heads())
+    (report,) = await verify_chain(database, None, await drainers[0].heads())
     assert (report.ok, report.rows) == (True, 60)
     await other.aclose()
 
@@ -181,10 +198,10 @@ async def test_a_drainer_killed_after_its_commit_files_nothing_twice(
     args = [sys.executable, "-c", KILLED, valkey.url, f"sqlite:///{tmp_path}/records.db", before]
     status = await asyncio.to_thread(subprocess.call, args)
     assert status == -signal.SIGKILL
-    assert (await database.read(verify_chain))[0].rows == 5
+    assert (await verify_chain(database))[0].rows == 5
     assert await store.command("XLEN", "th:{acme}:o") == 30
     await drainer.flush()
-    (report,) = await database.read(verify_chain, None, await drainer.heads())
+    (report,) = await verify_chain(database, None, await drainer.heads())
     assert (report.ok, report.rows) == (True, 15)
     (total,) = await database.read(summarize_usage, RecordFilter(), ())
     assert (total.attempts, total.cost_nano) == (15, 45)
@@ -225,7 +242,7 @@ async def test_the_drainer_survives_a_database_that_is_locked(
             await asyncio.sleep(0.02)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert (await database.read(verify_chain))[0].rows == 1
+    assert (await verify_chain(database))[0].rows == 1
     assert caplog.text.count("locked") == 2
 
 
