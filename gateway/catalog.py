@@ -152,8 +152,12 @@ class Catalog:
         return cost
 
     def share_left(self, principal: Principal) -> float | None:
-        """The last known share left of the principal's tightest budget, in [0, 1]."""
-        return self._shares.get(principal.key_id)
+        """The last known share left of the principal's tightest budget, in [0, 1]; None without a
+        budget."""
+        for scope in principal.scopes:
+            if scope.budget is not None:
+                return self._shares.get(principal.key_id)
+        return None
 
     def carded(self, policy: Policy) -> str:
         """The first target of the policy's two tiers that its card judges otherwise than by its
@@ -172,7 +176,9 @@ class Catalog:
         self.cards = dict(cards)
 
     def note_share(self, principal: Principal, share: float | None) -> None:
-        if share is not None:
+        if share is None:
+            self._shares.pop(principal.key_id, None)
+        else:
             self._shares[principal.key_id] = share
 
     def models(self) -> list[dict[str, Any]]:
