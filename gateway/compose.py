@@ -38,10 +38,12 @@ from gateway.learning import Learning, Loaders, Parts, RouterSlot
 from gateway.ledger import Ledger, Sweeper
 from gateway.policies import Policies
 from gateway.records import Database, Drainer, LedgerBooks, RecordsError
+from gateway.records.database import check_url
 from gateway.runtime import Runtime
 from gateway.steering import Parts as SteeringParts
 from gateway.steering import Steering
 from gateway.store import Store, StoreError, StoreSettings
+from gateway.store.link import Endpoint
 from gateway.store.lock import Lock
 from gateway.telemetry import Telemetry
 from gateway.telemetry.traces import NO_OTLP, OTLP
@@ -55,6 +57,10 @@ from routers.onnx.session import GPU_RUNTIME, NOT_STARTED, check_distributions, 
 
 log = logging.getLogger("tollhouse")
 
+_NO_STORE = (
+    "not an address of a store: look at the host, the port and the options; in a password '/', ':' "
+    "and '@' are written %2F, %3A and %40"
+)
 _LOCAL_PROVIDER = Provider(base_url="")
 
 
@@ -235,6 +241,7 @@ def verify(config: Config) -> None:
     check_config_keys(config)
     check_place(config)
     check_extras(config)
+    check_addresses(config)
     build_catalog(config, {}, UpstreamTransport())
     settings = config.router
     if settings.artefact in ("none", "heuristic") or settings.on_missing != "fail":
@@ -264,6 +271,21 @@ def check_extras(config: Config) -> None:
         raise ConfigError(
             "database.url", "PostgreSQL needs the extra `postgres`: install tollhouse[postgres]"
         )
+
+
+def check_addresses(config: Config) -> None:
+    """Whether the addresses of the store and the database can be read. Raises ConfigError, which
+    does not repeat them: they may hold a password."""
+    try:
+        if config.store.url:
+            Endpoint.parse(config.store.url)
+    except StoreError as exc:
+        raise ConfigError("store.url", _NO_STORE) from exc
+    try:
+        if config.database.url:
+            check_url(config.database.url)
+    except RecordsError as exc:
+        raise ConfigError("database.url", str(exc)) from exc
 
 
 def _installed(module: str) -> bool:

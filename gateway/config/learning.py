@@ -37,7 +37,7 @@ def _check_shadow(config: Config) -> None:
         if not 1 <= getattr(shadow, key) <= 10_000:
             raise ConfigError(f"{where}.{key}", "must be between 1 and 10,000")
     if not 0 < shadow.timeout < math.inf:
-        raise ConfigError(f"{where}.timeout", "must be above 0")
+        raise ConfigError(f"{where}.timeout", "must be above 0 and finite")
     for key in ("backend", "judge"):
         named = getattr(shadow, key)
         if named:

@@ -19,7 +19,7 @@ from backends.providers import load_providers
 from gateway.config.convert import convert
 from gateway.config.errors import ConfigError
 from gateway.config.learning import check_learning
-from gateway.config.model import SECRET_FIELDS, BackendConfig, Config, ModelConfig
+from gateway.config.model import SECRET_FIELDS, BackendConfig, Config, EngineConfig, ModelConfig
 from routers.budget import curve_problem
 from routers.cards import MAX_OFFSET
 from routers.patterns import CLASSES
@@ -35,6 +35,12 @@ _FORMS = (
 _SCOPE = re.compile(r"^(org|team):[A-Za-z0-9_.-]{1,64}$")
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
 _STORES = ("redis://", "rediss://", "unix://")
+_MAX_WORKERS = 1024
+_MAX_MB = 1_000_000_000
+_MAX_THREADS = 1024
+_MAX_TOKENS = 1_000_000_000
+# What the embedded engine counts its tokens with.
+_MAX_INT32 = 2**31 - 1
 _WINDOWS = ("total", "day", "month")
 
 
@@ -133,25 +139,36 @@ def _check_server(config: Config) -> None:
     server = config.server
     if not 0 <= server.port <= 65535:
         raise ConfigError("server.port", "must be between 0 and 65535")
-    for key in ("workers", "max_body_mb", "max_in_flight", "request_deadline"):
-        if not 0 < getattr(server, key) < math.inf:
-            raise ConfigError(f"server.{key}", "must be above 0")
+    if not 1 <= server.workers <= _MAX_WORKERS:
+        raise ConfigError("server.workers", f"must be at least 1 and at most {_MAX_WORKERS:,}")
+    for key in ("max_body_mb", "max_in_flight", "request_deadline"):
+        _above_0(getattr(server, key), f"server.{key}")
+    _not_negative(server.drain, "server.drain")
     if not 1 <= config.store.lease < math.inf:
-        raise ConfigError("store.lease", "must be at least 1 second")
-    if not config.store.deadline_ms > 0:
-        raise ConfigError("store.deadline_ms", "must be above 0")
+        raise ConfigError("store.lease", "must be at least 1 second and finite")
+    _above_0(config.store.deadline_ms, "store.deadline_ms")
+    if not 0 <= config.store.maxmemory_mb <= _MAX_MB:
+        raise ConfigError("store.maxmemory_mb", f"must be between 0 (no limit) and {_MAX_MB:,}")
     if config.store.url and not config.store.url.startswith(_STORES):
         raise ConfigError("store.url", "must start with redis://, rediss:// or unix://")
     if config.database.url and "://" not in config.database.url:
         raise ConfigError("database.url", "must be a SQLAlchemy URL")
     if not 1 <= config.retry.attempts <= 3:
         raise ConfigError("retry.attempts", "must be between 1 and 3")
-    if not config.retry.max_wait >= 0:
-        raise ConfigError("retry.max_wait", "must not be negative")
-    if not config.server.drain >= 0:
-        raise ConfigError("server.drain", "must not be negative")
+    _not_negative(config.retry.max_wait, "retry.max_wait")
+    _not_negative(config.cache.max_entry_kb, "cache.max_entry_kb")
     if not 0 <= config.telemetry.sample <= 1:
         raise ConfigError("telemetry.sample", "must be between 0 and 1")
+
+
+def _above_0(value: float, path: str) -> None:
+    if not 0 < value < math.inf:
+        raise ConfigError(path, "must be above 0 and finite")
+
+
+def _not_negative(value: float, path: str) -> None:
+    if not 0 <= value < math.inf:
+        raise ConfigError(path, "must be finite and not negative")
 
 
 def _check_backend(name: str, backend: BackendConfig) -> None:
@@ -172,27 +189,38 @@ def _check_backend(name: str, backend: BackendConfig) -> None:
         if not url.startswith(("http://", "https://")):
             raise ConfigError(f"{where}.base_url", "must start with http:// or https://")
     for key in ("connect", "first_token", "idle", "total"):
-        if not 0 < getattr(backend.timeouts, key) < math.inf:
-            raise ConfigError(f"{where}.timeouts.{key}", "must be above 0")
+        _above_0(getattr(backend.timeouts, key), f"{where}.timeouts.{key}")
     try:
         nano_usd(backend.gpu_second_usd, f"{where}.gpu_second_usd")
     except PriceError as exc:
         raise ConfigError("", str(exc)) from exc
-    engine = backend.engine
-    if engine is not None and min(engine.parallel, engine.context, engine.threads) < 1:
-        raise ConfigError(f"{where}.engine", "parallel, context and threads must be at least 1")
+    if backend.engine is not None:
+        _check_engine(backend.engine, f"{where}.engine")
     if not backend.models:
         raise ConfigError(f"{where}.models", "names no model")
     for model, settings in backend.models.items():
         _check_model(settings, f"{where}.models.{model}")
 
 
+def _check_engine(engine: EngineConfig, where: str) -> None:
+    if min(engine.parallel, engine.context) < 1:
+        raise ConfigError(where, "parallel and context must be at least 1")
+    if engine.parallel * engine.context > _MAX_INT32:
+        raise ConfigError(where, f"parallel * context must be at most {_MAX_INT32:,}")
+    if not 0 <= engine.threads <= _MAX_THREADS:
+        raise ConfigError(
+            f"{where}.threads", f"must be between 0 (every core) and {_MAX_THREADS:,}"
+        )
+
+
 def _check_model(model: ModelConfig, where: str) -> None:
     model_price(model, where)
     for key in ("context_window", "max_output"):
         value = getattr(model, key)
-        if value is not None and value < 0:
-            raise ConfigError(f"{where}.{key}", "must not be negative")
+        if value is not None and not 0 <= value <= _MAX_TOKENS:
+            raise ConfigError(
+                f"{where}.{key}", f"must not be negative, and at most {_MAX_TOKENS:,}"
+            )
     for i, name in enumerate(model.capabilities or ()):
         if name not in CAPABILITIES:
             known = ", ".join(sorted(CAPABILITIES))
@@ -265,8 +293,7 @@ def check_policy(
     for i, name in enumerate(policy.detect):
         if name not in CLASSES:
             raise ConfigError(f"{where}.detect[{i}]", f"unknown data class {name!r}")
-    if not 0 < policy.score_deadline_ms < math.inf:
-        raise ConfigError(f"{where}.score_deadline_ms", "must be above 0")
+    _above_0(policy.score_deadline_ms, f"{where}.score_deadline_ms")
     if policy.cache_ttl < 0:
         raise ConfigError(f"{where}.cache_ttl", "must not be negative")
 

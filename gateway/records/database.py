@@ -25,7 +25,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    IntegrityError,
+    NoSuchModuleError,
+    SQLAlchemyError,
+)
 
 from gateway.records.errors import (
     RecordsError,
@@ -38,6 +44,7 @@ from gateway.records.schema import ADDED, SCHEMA_VERSION, metadata, schema_versi
 P = ParamSpec("P")
 T = TypeVar("T")
 _START_TRIES = 5
+_ESCAPES = "in a password '/', ':' and '@' are written %2F, %3A and %40"
 
 
 class Database:
@@ -98,7 +105,7 @@ class Database:
             return
         try:
             self._engine = _make_engine(self._url)
-        except (ArgumentError, ImportError, OSError) as exc:
+        except (ArgumentError, ImportError, OSError, ValueError) as exc:
             raise RecordsError(f"database url: {exc}") from exc
         # Several workers may make the tables at once; those that lose the race look again.
         for left in reversed(range(_START_TRIES)):
@@ -110,6 +117,17 @@ class Database:
                 if not left:
                     raise
                 time.sleep(0.1)
+
+
+def check_url(url: str) -> None:
+    """Whether an engine could be made for it. Connects to nothing. Raises RecordsError, which does
+    not repeat the URL: it may hold a password."""
+    try:
+        make_url(url).get_dialect()
+    except NoSuchModuleError as exc:
+        raise RecordsError(f"no such kind of database: {url.partition(':')[0]}") from exc
+    except (ArgumentError, ImportError, ValueError) as exc:
+        raise RecordsError(f"not a URL of a database; {_ESCAPES}") from exc
 
 
 def _make_engine(url: str) -> Engine:

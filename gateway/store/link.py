@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast
 import hiredis
 import msgspec
 from redis.asyncio.connection import SSLConnection, parse_url
+from redis.exceptions import RedisError
 
 from gateway.store.errors import (
     StoreError,
@@ -40,12 +41,13 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, url: str) -> Endpoint:
-        """From `redis://`, `rediss://` or `unix://`. Raises StoreError for anything else."""
+        """From `redis://`, `rediss://` or `unix://`. Raises StoreError for anything else,
+        and for TLS options that cannot be used."""
         try:
             parts: dict[str, Any] = dict(parse_url(url))
             kind = parts.pop("connection_class", None)
             tls = SSLConnection(**parts).ssl_context.get() if kind is SSLConnection else None
-        except (ValueError, TypeError) as exc:
+        except (ValueError, TypeError, OSError, RedisError) as exc:
             raise StoreError(f"store url: {exc}") from exc
         greeting: list[tuple[str, ...]] = []
         if parts.get("password"):

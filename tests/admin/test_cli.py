@@ -178,6 +178,11 @@ def test_check_says_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[
         ("[[scopes]]\nid = 'user:x'", "scopes[0].id"),
         ("[auth]\nhash_key = '${SHORT}'", "auth.hash_key"),
         ("[admin]\ntoken = '${UNSET_SECRET}'", "admin.token"),
+        ("[store]\nurl = 'redis://127.0.0.1:notaport'", "store.url"),
+        ("[store]\nurl = 'rediss://127.0.0.1/?ssl_ca_certs=/nowhere'", "store.url"),
+        ("[store]\nurl = 'rediss://127.0.0.1/?ssl_cert_reqs=perhaps'", "store.url"),
+        ("[database]\nurl = 'postgresql+psycopg://127.0.0.1:notaport/x'", "database.url"),
+        ("[database]\nurl = 'nothing://127.0.0.1/x'", "database.url"),
     ],
 )
 def test_check_names_the_path_of_what_is_wrong(
@@ -193,6 +198,16 @@ def test_check_names_the_path_of_what_is_wrong(
     config.write_text(text + "\n")
     assert main(["check", str(config)]) == 2
     assert path in capsys.readouterr().err
+
+
+def test_an_address_that_cannot_be_read_is_not_repeated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "gateway.toml"
+    config.write_text("[store]\nurl = 'redis://:pass/word@127.0.0.1:6379'\n")
+    assert main(["check", str(config)]) == 2
+    assert "pass/word" not in (told := capsys.readouterr().err) and "'pass'" not in told
+    assert "%2F" in told
 
 
 def test_schema_is_a_schema(capsys: pytest.CaptureFixture[str]) -> None:

@@ -119,6 +119,35 @@ CASES = {
     "alias without auto": ('[aliases]\nx = "default"', "aliases.x", "unknown backend"),
     "too many attempts": ("[retry]\nattempts = 100", "retry.attempts", "between 1 and 3"),
     "endless lease": ("[store]\nlease = nan", "store.lease", "at least 1 second"),
+    "endless drain": ("[server]\ndrain = inf", "server.drain", "finite"),
+    "no drain": ("[server]\ndrain = nan", "server.drain", "finite"),
+    "endless request": ("[server]\nrequest_deadline = inf", "server.request_deadline", "finite"),
+    "too many workers": ("[server]\nworkers = 100000", "server.workers", "at most 1,024"),
+    "endless store": ("[store]\ndeadline_ms = inf", "store.deadline_ms", "finite"),
+    "less than no memory": ("[store]\nmaxmemory_mb = -5", "store.maxmemory_mb", "between 0"),
+    "more memory than there is": (
+        "[store]\nmaxmemory_mb = 20000000000000",
+        "store.maxmemory_mb",
+        "between 0",
+    ),
+    "endless retry": ("[retry]\nmax_wait = inf", "retry.max_wait", "finite"),
+    "less than no cache": ("[cache]\nmax_entry_kb = -1", "cache.max_entry_kb", "negative"),
+    "more tokens than an engine counts": (
+        '[backends.b]\nprovider = "embedded"\nengine = { parallel = 500, context = 5000000 }\n'
+        "models.m = {}",
+        "backends.b.engine",
+        "at most 2,147,483,647",
+    ),
+    "less than no thread": (
+        '[backends.b]\nprovider = "embedded"\nengine = { threads = -1 }\nmodels.m = {}',
+        "backends.b.engine.threads",
+        "between 0",
+    ),
+    "more output than money counts": (
+        '[backends.b]\nprovider = "vllm"\nmodels.m = { max_output = 99999999999999999999 }',
+        "backends.b.models.m.max_output",
+        "at most",
+    ),
     "negative GPU price": (
         '[backends.b]\nprovider = "vllm"\ngpu_second_usd = -1.0\nmodels.m = {}',
         "backends.b.gpu_second_usd",
@@ -214,6 +243,13 @@ def test_a_value_is_not_read_for_references() -> None:
 @pytest.mark.parametrize("env", [{}, {"TOKEN": ""}])
 def test_an_empty_default_says_that_there_may_be_no_secret(env: dict[str, str]) -> None:
     assert parse_config('[admin]\ntoken = "${TOKEN:-}"', env).admin.token == ""
+
+
+def test_an_engine_may_use_every_core() -> None:
+    text = '[backends.b]\nprovider = "embedded"\nengine = { parallel = 2 }\nmodels.m = {}'
+    engine = parse_config(text, {}).backends["b"].engine
+    assert engine is not None
+    assert engine.threads == 0
 
 
 def test_the_default_policy_keeps_health_data_local() -> None:
