@@ -65,12 +65,14 @@ _LOCAL_PROVIDER = Provider(base_url="")
 
 
 class Resolved(msgspec.Struct, frozen=True):
-    """A configuration with the addresses of what the parent process started for it."""
+    """A configuration with the addresses of what the parent process started for it. `parent` is
+    that process's name, no other's on any machine; `worker` is this worker's, made without one."""
 
     config: Config
     store_url: str = ""
     database_url: str = ""
     engines: dict[str, str] = {}
+    parent: str = ""
     worker: str = ""
 
 
@@ -163,6 +165,7 @@ def compose(resolved: Resolved) -> Composition:
     )
     runtime = Runtime(
         config=config,
+        parent=resolved.parent,
         store=store,
         database=database,
         ledger=ledger,

@@ -1,4 +1,5 @@
-"""Metrics across workers: each publishes what it counted, whichever is scraped merges them."""
+"""Metrics across the workers of one parent process: each publishes what it counted, whichever is
+scraped merges them. Other replicas of the gateway are scraped for themselves."""
 
 from __future__ import annotations
 
@@ -22,17 +23,23 @@ def publisher(runtime: Runtime) -> Callable[[bytes], Awaitable[None]] | None:
     """None with a single worker: then there is nothing to merge."""
     if runtime.config.server.workers == 1:
         return None
-    key = _PREFIX + runtime.telemetry.worker
+    members, worker = _members(runtime), runtime.telemetry.worker
 
     async def publish(text: bytes) -> None:
-        await runtime.store.command("SET", key, text, "EX", _TTL_SECONDS)
-        await runtime.store.command("SADD", _PREFIX + "workers", runtime.telemetry.worker)
+        await runtime.store.command("SET", f"{members}:{worker}", text, "EX", _TTL_SECONDS)
+        await runtime.store.command("SADD", members, worker)
+        await runtime.store.command("EXPIRE", members, _TTL_SECONDS)
 
     return publish
 
 
+def _members(runtime: Runtime) -> str:
+    """The set of workers that share this one's parent; their texts are kept under its name."""
+    return _PREFIX + runtime.parent
+
+
 async def exposition(runtime: Runtime) -> bytes:
-    """The metrics of every worker that shares the store, each with its `worker` label. While the
+    """The metrics of every worker of this parent process, each with its `worker` label. While the
     store is gone, those of this worker alone."""
     own = runtime.telemetry.exposition()
     found = {runtime.telemetry.worker: own}
@@ -46,12 +53,12 @@ async def exposition(runtime: Runtime) -> bytes:
 
 
 async def _others(runtime: Runtime) -> dict[str, bytes]:
-    members = await runtime.store.command("SMEMBERS", _PREFIX + "workers")
+    members = _members(runtime)
     found: dict[str, bytes] = {}
-    for name in members:
-        text = await runtime.store.command("GET", _PREFIX.encode() + name)
+    for name in await runtime.store.command("SMEMBERS", members):
+        text = await runtime.store.command("GET", f"{members}:".encode() + name)
         if text is None:
-            await runtime.store.command("SREM", _PREFIX + "workers", name)
+            await runtime.store.command("SREM", members, name)
         else:
             found[name.decode()] = text
     return found

@@ -24,9 +24,11 @@ from gateway.telemetry import Telemetry
 class Runtime:
     """`catalog` knows backends, models, prices and aliases; `keyring` turns a presented key into
     a Principal; `policies` gives the active policy by name; `router` holds the router that the
-    operator activated, and `learning` may replace it; `steering` keeps the promises of policies."""
+    operator activated, and `learning` may replace it; `steering` keeps the promises of policies.
+    `parent` names the process that started this worker and its siblings, and no other anywhere."""
 
     config: Config
+    parent: str
     store: Store
     database: Database
     ledger: Ledger

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import socket
 import threading
@@ -74,6 +75,7 @@ def prepared(config: Config) -> Iterator[Resolved]:
             store_url=store_url,
             database_url=database_url,
             engines=engines,
+            parent=f"{socket.gethostname()}-{secrets.token_hex(8)}",
         )
 
 
