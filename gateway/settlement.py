@@ -109,12 +109,19 @@ class Settler:
             log.warning("settlement of %s waits for the store: %s", settlement.request_id, exc)
             self._spawn(self._again(settlement))
             return
+        except Exception:
+            # Trying again would not help. Not renewed, the lease runs out, and the sweeper books
+            # the worst case, flagged.
+            self._held.pop(settlement.request_id, None)
+            raise
         self._held.pop(settlement.request_id, None)
         self._runtime.catalog.note_share(ex.principal, settled.share_left)
 
     async def _again(self, settlement: Settlement) -> None:
-        failed = await settle_again(self._ledger, settlement)
-        self._held.pop(settlement.request_id, None)
+        try:
+            failed = await settle_again(self._ledger, settlement)
+        finally:
+            self._held.pop(settlement.request_id, None)
         if failed is not None:
             # The lease has expired by now or will: the sweeper books the worst case, flagged.
             log.error("settlement of %s given up: %s", settlement.request_id, failed)

@@ -35,6 +35,7 @@ _FORMS = (
 _SCOPE = re.compile(r"^(org|team):[A-Za-z0-9_.-]{1,64}$")
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
 _STORES = ("redis://", "rediss://", "unix://")
+_MAX_CACHE_TTL = 365 * 86_400
 _MAX_WORKERS = 1024
 _MAX_MB = 1_000_000_000
 _MAX_THREADS = 1024
@@ -294,8 +295,10 @@ def check_policy(
         if name not in CLASSES:
             raise ConfigError(f"{where}.detect[{i}]", f"unknown data class {name!r}")
     _above_0(policy.score_deadline_ms, f"{where}.score_deadline_ms")
-    if policy.cache_ttl < 0:
-        raise ConfigError(f"{where}.cache_ttl", "must not be negative")
+    if not 0 <= policy.cache_ttl <= _MAX_CACHE_TTL:
+        raise ConfigError(
+            f"{where}.cache_ttl", f"must be between 0 and {_MAX_CACHE_TTL:,} seconds (a year)"
+        )
 
 
 def _check_promise(policy: Policy, where: str) -> None:

@@ -175,6 +175,9 @@ async def test_rolling_back_goes_down_the_versions_that_were_active(
         ({"labels": {"phi": {"tiers": ["moon"]}}}, "labels.phi.tiers[0]"),
         ({"pressure": [{"left": "half", "raise_by": 0}]}, "pressure[0].left"),
         ({"prefer": ["nowhere/x"]}, "prefer[0]"),
+        ({"cache_ttl": 9223372036854775807}, "cache_ttl"),
+        ({"cache_ttl": 1e23}, "cache_ttl"),
+        ({"cache_ttl": -1}, "cache_ttl"),
         ([], "$"),
     ],
 )

@@ -119,6 +119,11 @@ CASES = {
     "alias without auto": ('[aliases]\nx = "default"', "aliases.x", "unknown backend"),
     "too many attempts": ("[retry]\nattempts = 100", "retry.attempts", "between 1 and 3"),
     "endless lease": ("[store]\nlease = nan", "store.lease", "at least 1 second"),
+    "kept for ever": (
+        "[policies.p]\ncache_ttl = 9223372036854775807",
+        "policies.p.cache_ttl",
+        "31,536,000",
+    ),
     "endless drain": ("[server]\ndrain = inf", "server.drain", "finite"),
     "no drain": ("[server]\ndrain = nan", "server.drain", "finite"),
     "endless request": ("[server]\nrequest_deadline = inf", "server.request_deadline", "finite"),

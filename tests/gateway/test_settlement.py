@@ -1,0 +1,55 @@
+"""What becomes of a request's lease when its settlement cannot be booked."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gateway.ledger import Settlement
+from gateway.ledger.errors import AmountTooLarge
+from gateway.settlement import Settler
+from gateway.store import StoreUnavailable
+
+
+class BrokenLedger:
+    """Fails to settle with `errors`, one after the other, the last one again and again."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self._errors = list(errors)
+
+    async def settle(self, _: Settlement) -> Any:
+        raise self._errors.pop(0) if len(self._errors) > 1 else self._errors[0]
+
+
+def settler(ledger: BrokenLedger) -> tuple[Settler, Any]:
+    made = Settler(SimpleNamespace(ledger=ledger, catalog=None))  # type: ignore[arg-type]
+    ex: Any = SimpleNamespace(
+        inbound=SimpleNamespace(request_id="req_1"), principal=SimpleNamespace(org="acme")
+    )
+    made.took(ex)
+    assert made.held() == {"acme": ["req_1"]}
+    return made, ex
+
+
+SETTLEMENT = Settlement("acme", "req_1", (), 0, 0, ())
+
+
+@pytest.mark.parametrize("error", [AmountTooLarge("too much"), OverflowError("too large")])
+async def test_a_lease_that_nobody_can_settle_is_let_run_out(error: Exception) -> None:
+    made, ex = settler(BrokenLedger(error))
+    with pytest.raises(type(error)):
+        await made._book(SETTLEMENT, ex)
+    assert made.held() == {}
+
+
+async def test_also_when_the_store_was_away_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.ledger.again._SECONDS", (0.0,))
+    made, ex = settler(BrokenLedger(StoreUnavailable("away"), OverflowError("too large")))
+    await made._book(SETTLEMENT, ex)
+    assert made.held() == {"acme": ["req_1"]}
+    (task,) = made._tasks
+    with pytest.raises(OverflowError):
+        await task
+    assert made.held() == {}
