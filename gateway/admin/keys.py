@@ -21,6 +21,7 @@ from gateway.admin.views import (
     key_view,
 )
 from gateway.auth import KeyInfo
+from gateway.auth.admin import replay_of
 from gateway.auth.rules import Invalid
 from gateway.policies import UnknownPolicy
 
@@ -37,13 +38,13 @@ async def create_key(
     """The key is in the answer and nowhere else. With an Idempotency-Key, a repeated request
     within a day gives the same key's data with `key` null, status 200 and
     `Idempotency-Replayed: true`; a different request under the same Idempotency-Key gives 422."""
-    spec = data.spec()
-    _check_policy(context, spec.policy)
     now = context.keyring.clock()
-    if spec.expires is not None and not now < spec.expires < 1e11:
-        raise invalid("expires_at", "must be in the future, in seconds since the epoch")
+    spec = data.spec(now)
+    _check_policy(context, spec.policy)
     try:
-        made = await context.keys.create(spec, ACTOR, idempotency_key or "")
+        made = await context.keys.create(
+            spec, ACTOR, replay_of(idempotency_key, data) if idempotency_key else None
+        )
     except Invalid as exc:
         raise Refusal(400, "The request is not valid.", (field_error(exc),)) from exc
     fresh = made.key is not None

@@ -17,6 +17,8 @@ from gateway.records import DecisionRecord, UsageRecord, UsageSummary
 from gateway.steering import WorkerRouting
 from routers.types import Policy
 
+MAX_LIFE_S = 100 * 365 * 86_400
+
 
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of every body."""
@@ -44,6 +46,8 @@ class TermsInput(Input, frozen=True):
 
 
 class KeyInput(TermsInput, frozen=True):
+    """`expires_in`: seconds from now, in the place of `expires_at`."""
+
     org: str = "default"
     team: str = ""
     user: str = ""
@@ -52,8 +56,11 @@ class KeyInput(TermsInput, frozen=True):
     allow: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     expires_at: float | None = None
+    expires_in: float | None = None
 
-    def spec(self) -> KeySpec:
+    def spec(self, now: float) -> KeySpec:
+        """`now`: seconds since the epoch. Raises Refusal for an end that cannot be, and as
+        `terms`."""
         return KeySpec(
             org=self.org,
             team=self.team,
@@ -63,8 +70,19 @@ class KeyInput(TermsInput, frozen=True):
             allow=self.allow,
             tags=self.tags,
             terms=self.terms(),
-            expires=self.expires_at,
+            expires=self._expires(now),
         )
+
+    def _expires(self, now: float) -> float | None:
+        if self.expires_in is not None:
+            if self.expires_at is not None:
+                raise invalid("expires_in", "comes with expires_at: give one of the two")
+            if not 0 < self.expires_in <= MAX_LIFE_S:
+                raise invalid("expires_in", f"must be above 0 and at most {MAX_LIFE_S:,} seconds")
+            return now + self.expires_in
+        if self.expires_at is not None and not now < self.expires_at < 1e11:
+            raise invalid("expires_at", "must be in the future, in seconds since the epoch")
+        return self.expires_at
 
 
 class KeyView(msgspec.Struct, frozen=True):

@@ -46,8 +46,9 @@ class KeyAdmin:
         self._database = database
         self._random_bytes = random_bytes
 
-    async def create(self, spec: KeySpec, actor: str, idempotency_key: str = "") -> Created:
-        """Raises rules.Invalid, ReplayConflict."""
+    async def create(self, spec: KeySpec, actor: str, replay: Replay | None = None) -> Created:
+        """With `replay`, see `replay_of`, a repeated request makes no second key. Raises
+        rules.Invalid, ReplayConflict."""
         check_spec(spec)
         key = new_key(self._random_bytes)
         parsed = parse_key(key)
@@ -55,7 +56,6 @@ class KeyAdmin:
         now = self._keyring.clock()
         info = KeyInfo(parsed[0], spec, "database", created=now, created_by=actor)
         hash = self._keyring.hasher.digest(key)
-        replay = _replay(idempotency_key, spec) if idempotency_key else None
 
         def write(connection: sa.Connection) -> tuple[KeyInfo, int]:
             if replay is not None:
@@ -143,8 +143,10 @@ def _mark(info: ScopeInfo) -> str:
     return hashlib.sha256(_encoder.encode(info)).hexdigest()[:16]
 
 
-def _replay(idempotency_key: str, spec: KeySpec) -> Replay:
+def replay_of(idempotency_key: str, request: msgspec.Struct) -> Replay:
+    """`request` as it was sent: what is made of it, such as the time of an end that it counts from
+    now, differs from one repetition to the next."""
     return Replay(
         hashlib.sha256(b"keys:" + idempotency_key.encode()).digest(),
-        hashlib.sha256(_encoder.encode(spec)).digest(),
+        hashlib.sha256(_encoder.encode(request)).digest(),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from typing import Any
 
 from gateway.auth import new_key
@@ -45,9 +44,8 @@ def create(args: argparse.Namespace) -> int:
         "requests_per_minute": args.requests_per_minute,
         "tokens_per_minute": args.tokens_per_minute,
         "concurrency": args.concurrency,
+        "expires_in": args.expires_in,
     }
-    if args.expires_in is not None:
-        body["expires_at"] = time.time() + args.expires_in
     headers = {"idempotency-key": args.idempotency_key} if args.idempotency_key else None
     with connect(args) as admin:
         made = admin.post("/keys", body, headers)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -132,7 +133,7 @@ def _keys(commands: _Commands) -> None:
     create.add_argument("--label", action="append", default=[], help="mandatory label, repeatable")
     create.add_argument("--allow", action="append", default=[], help="backend/model pattern")
     create.add_argument("--tag", action="append", default=[], help="tag for usage reports")
-    create.add_argument("--budget-usd", type=float, metavar="USD")
+    create.add_argument("--budget-usd", type=_usd, metavar="USD")
     create.add_argument("--window", default="month", help="total, day, month or seconds")
     create.add_argument("--requests-per-minute", type=_positive, metavar="N")
     create.add_argument("--tokens-per-minute", type=_positive, metavar="N")
@@ -383,6 +384,13 @@ def _share(text: str) -> float:
     value = float(text)
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError("must be between 0 and 1")
+    return value
+
+
+def _usd(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError("must be finite and not negative")
     return value
 
 

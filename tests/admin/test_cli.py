@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,16 @@ def test_help_loads_nothing_heavy() -> None:
 
 @pytest.mark.parametrize(
     "args",
-    [[], ["nope"], ["keys"], ["keys", "create", "--concurrency", "0"], ["serve", "--port", "x"]],
+    [
+        [],
+        ["nope"],
+        ["keys"],
+        ["keys", "create", "--concurrency", "0"],
+        ["keys", "create", "--budget-usd", "nan"],
+        ["keys", "create", "--budget-usd", "inf"],
+        ["keys", "create", "--budget-usd", "-1"],
+        ["serve", "--port", "x"],
+    ],
 )
 def test_wrong_use_ends_with_2(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(args) == 2
@@ -69,6 +79,20 @@ def test_keys(remote: None, gateway: Any, capsys: pytest.CaptureFixture[str]) ->
     assert "configuration file" in capsys.readouterr().err
     assert main(["keys", "create", "--label", "NOT OK"]) == 2
     assert "labels[0]: " in capsys.readouterr().err
+
+
+def test_a_creation_with_an_end_can_be_repeated(
+    remote: None, gateway: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["keys", "create", "--idempotency-key", "deploy-7", "--expires-in", "3600", "--json"]
+    assert main(command) == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["expires_at"] == pytest.approx(time.time() + 3600, abs=60)
+    assert main(command) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert (again["id"], again["key"]) == (made["id"], None)
+    assert main([*command[:-2], "7200"]) == 2
+    assert "Idempotency-Key" in capsys.readouterr().err
 
 
 def test_policies(

@@ -167,6 +167,9 @@ def test_an_idempotency_key_makes_one_key(admin: httpx.Client) -> None:
         ({"allow": ["a b"]}, "allow[0]"),
         ({"tags": ["x"] * 65}, "tags"),
         ({"expires_at": 1}, "expires_at"),
+        ({"expires_in": 0}, "expires_in"),
+        ({"expires_in": 1e300}, "expires_in"),
+        ({"expires_in": 60, "expires_at": 4e9}, "expires_in"),
     ],
 )
 def test_a_key_that_cannot_be_names_the_field(

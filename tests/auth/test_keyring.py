@@ -17,7 +17,9 @@ from gateway.auth import (
     format_key,
     keyring,
 )
+from gateway.auth.admin import replay_of
 from gateway.auth.principal import Principal
+from gateway.auth.repository import Replay
 from gateway.auth.rules import Invalid
 from gateway.config import Config
 from gateway.config.load import default_policy
@@ -61,7 +63,7 @@ async def test_a_made_key_opens_in_every_worker(cluster: Any, config: Config) ->
 
 async def test_nothing_in_the_database_holds_the_secret(cluster: Any, config: Config) -> None:
     worker = await cluster.worker(config)
-    made = await worker.keys.create(KeySpec(), "admin", "some-idempotency-key")
+    made = await worker.keys.create(KeySpec(), "admin", replay_of("a-request", KeySpec()))
     secret = made.key[-43:].encode()
     files = list(cluster.path.parent.glob("tollhouse.db*"))
     assert files
@@ -265,15 +267,18 @@ async def test_the_list_holds_both_sources_in_order(cluster: Any, config: Config
 
 
 async def test_a_repeated_creation_makes_one_key(cluster: Any, config: Config) -> None:
+    def once(user: str) -> Replay:
+        return replay_of("once", KeySpec(user=user))
+
     first, second = await cluster.worker(config), await cluster.worker(config)
     made = await asyncio.gather(
-        *(w.keys.create(KeySpec(user="ada"), "admin", "once") for w in (first, second) * 3),
+        *(w.keys.create(KeySpec(user="ada"), "admin", once("ada")) for w in (first, second) * 3),
     )
     assert len({one.info.id for one in made}) == 1
     assert sum(one.key is not None for one in made) == 1
     assert cluster.sql("SELECT count(*) FROM api_keys") == [(1,)]
     with pytest.raises(ReplayConflict):
-        await first.keys.create(KeySpec(user="bob"), "admin", "once")
+        await first.keys.create(KeySpec(user="bob"), "admin", once("bob"))
 
 
 async def test_budgets_have_books_once_the_key_was_used(cluster: Any, config: Config) -> None:
