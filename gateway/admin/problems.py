@@ -30,7 +30,7 @@ from gateway.policies import (
     PreconditionMissing,
     UnknownPolicy,
 )
-from gateway.records import RecordsError
+from gateway.records import RecordsError, RecordsRejected
 from gateway.store import StoreError
 
 log = logging.getLogger("tollhouse.admin")
@@ -96,6 +96,7 @@ _STATUS: dict[type[Exception], int] = {
     PreconditionMissing: 428,
     AuthUnavailable: 503,
     PoliciesUnavailable: 503,
+    RecordsRejected: 422,
     RecordsError: 503,
     StoreError: 503,
 }
@@ -137,6 +138,8 @@ def _from_table(request: AnyRequest, exc: Exception, status: int) -> Response[Pr
     if isinstance(exc, RecordsError | StoreError):
         # The text of a driver may hold addresses and statements: it belongs in the log.
         log.error("admin request failed: %s %s", request.method, request.url.path, exc_info=exc)
+        if isinstance(exc, RecordsRejected):
+            return problem(status, "The database refuses this; the gateway's log says why.")
         what = "database" if isinstance(exc, RecordsError) else "store"
         return problem(status, f"The {what} does not answer.", headers={"retry-after": "1"})
     headers = {"retry-after": "1"} if status == 503 else {}

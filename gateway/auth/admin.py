@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 import sqlalchemy as sa
@@ -19,6 +21,7 @@ from gateway.changes import Change, write_change
 from gateway.records import Database
 from gateway.records.errors import RecordsRejected
 
+T = TypeVar("T")
 _encoder = msgspec.json.Encoder(order="deterministic")
 
 
@@ -70,12 +73,7 @@ class KeyAdmin:
             change = Change(now, actor, "key.create", info.id, after="active")
             return info, write_change(connection, TOPIC, change)
 
-        try:
-            made, version = await self._database.write(write)
-        except RecordsRejected:
-            # Another worker made a key under this Idempotency-Key at the same moment; the second
-            # look finds it.
-            made, version = await self._database.write(write)
+        made, version = await self._write(write)
         if version == 0:
             return Created(made, None)
         await self._keyring.announce(version, info.id)
@@ -128,15 +126,21 @@ class KeyAdmin:
         now = self._keyring.clock()
 
         def write(connection: sa.Connection) -> int:
-            before = repository.find_scopes(connection, [info.id]).get(info.id)
-            repository.put_scope(connection, info)
+            before = repository.put_scope(connection, info)
             change = Change(
                 now, actor, "scope.put", info.id, _mark(before) if before else "", _mark(info)
             )
             return write_change(connection, TOPIC, change)
 
-        await self._keyring.announce(await self._database.write(write), info.id)
+        await self._keyring.announce(await self._write(write), info.id)
         return info
+
+    async def _write(self, work: Callable[[sa.Connection], T]) -> T:
+        try:
+            return await self._database.write(work)
+        except RecordsRejected:
+            # Another worker made the same row at the same moment; the second look finds it.
+            return await self._database.write(work)
 
 
 def _mark(info: ScopeInfo) -> str:

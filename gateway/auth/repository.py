@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -71,23 +71,24 @@ def revoke_key(connection: sa.Connection, key_id: str, now: float) -> bool:
     return done.rowcount == 1
 
 
-def find_scopes(connection: sa.Connection, ids: Iterable[str]) -> dict[str, ScopeInfo]:
-    query = sa.select(scope_terms).where(scope_terms.c.id.in_(list(ids)))
-    return {row["id"]: _scope(row) for row in connection.execute(query).mappings()}
-
-
 def list_scopes(connection: sa.Connection) -> list[ScopeInfo]:
     query = sa.select(scope_terms).order_by(scope_terms.c.id)
     return [_scope(row) for row in connection.execute(query).mappings()]
 
 
-def put_scope(connection: sa.Connection, info: ScopeInfo) -> None:
+def put_scope(connection: sa.Connection, info: ScopeInfo) -> ScopeInfo | None:
+    """What was there before. Raises sqlalchemy.exc.IntegrityError when another worker was first
+    to write where there was nothing."""
+    mine = scope_terms.c.id == info.id
+    # The row lock keeps another writer on PostgreSQL from replacing what is returned here.
+    query = sa.select(scope_terms).where(mine).with_for_update()
+    row = connection.execute(query).mappings().first()
     values = {"labels": list(info.labels), **msgspec.structs.asdict(info.terms)}
-    done = connection.execute(
-        scope_terms.update().where(scope_terms.c.id == info.id).values(values)
-    )
-    if done.rowcount == 0:
+    if row is None:
         connection.execute(scope_terms.insert().values(id=info.id, **values))
+        return None
+    connection.execute(scope_terms.update().where(mine).values(values))
+    return _scope(row)
 
 
 def replayed(connection: sa.Connection, replay: Replay, now: float) -> str | None:

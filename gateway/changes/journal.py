@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 import sqlalchemy as sa
 
+from gateway.records.database import insert_or_ignore
 from gateway.records.schema import metadata
 
 admin_log = sa.Table(
@@ -50,13 +51,15 @@ class LogEntry(Change, frozen=True, kw_only=True):
 def write_change(connection: sa.Connection, topic: str, change: Change) -> int:
     """Append the line and raise the topic's counter; the new value of the counter."""
     connection.execute(admin_log.insert().values(msgspec.structs.asdict(change)))
-    raised = connection.execute(
+    raised = (
         change_counters.update()
         .where(change_counters.c.topic == topic)
         .values(version=change_counters.c.version + 1)
     )
-    if raised.rowcount == 0:
-        connection.execute(change_counters.insert().values(topic=topic, version=1))
+    if connection.execute(raised).rowcount == 0:
+        # Another worker may make the topic's first row at the same moment: raise whoever's it is.
+        insert_or_ignore(connection, change_counters, [{"topic": topic, "version": 0}])
+        connection.execute(raised)
     return current_version(connection, topic)
 
 

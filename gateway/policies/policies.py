@@ -24,7 +24,7 @@ from gateway.policies.errors import (
     UnknownPolicy,
 )
 from gateway.policies.repository import Draft, Revision
-from gateway.records import Database, RecordsError
+from gateway.records import Database, RecordsError, RecordsUnavailable
 from gateway.store import Store
 from routers.types import Policy
 
@@ -217,7 +217,7 @@ class Policies:
     ) -> PolicyVersion:
         try:
             made, version = await self._database.write(change)
-        except RecordsError as exc:
+        except RecordsUnavailable as exc:
             raise PoliciesUnavailable(_AWAY) from exc
         await self._watch.announce(version, name)
         return made
@@ -225,7 +225,7 @@ class Policies:
     async def _read(self, step: Callable[[sa.Connection], T]) -> T:
         try:
             return await self._database.read(step)
-        except RecordsError as exc:
+        except RecordsUnavailable as exc:
             raise PoliciesUnavailable(_AWAY) from exc
 
     async def _seed(self) -> None:

@@ -2,6 +2,7 @@
 
 RecordsError
 |-- RecordsUnavailable   the database does not answer, is locked or full: try again
+|-- RecordsRejected      the database refuses the data: a row that is there, a value it cannot hold
 `-- SchemaMismatch       the tables were made by a later version of this program
 """
 

@@ -10,6 +10,7 @@ import pytest
 
 from gateway.auth import AuthError
 from gateway.ledger import Enter
+from gateway.records import RecordsRejected, RecordsUnavailable
 from tests.support import PLAIN
 
 STRICT = {"threshold": 0.9, "labels": {"phi": {"tiers": ["local"]}}}
@@ -308,3 +309,35 @@ def test_the_database_away_is_not_a_refusal(admin: httpx.Client, gateway: Any) -
     assert status(reply) == 503
     assert reply.headers["retry-after"] == "1"
     assert "sqlite" not in reply.text.lower() and "api_keys" not in reply.text
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (RecordsUnavailable("away"), 503, "does not answer"),
+        (RecordsRejected("UniqueViolation: secret values"), 422, "refuses"),
+    ],
+)
+def test_a_database_that_refuses_is_told_from_one_that_is_away(
+    gateway: Any,
+    admin: httpx.Client,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    code: int,
+    words: str,
+) -> None:
+    async def fail(*_: Any) -> None:
+        raise error
+
+    headers = {"if-none-match": "*"}
+    monkeypatch.setattr(gateway.context.database, "read", fail)
+    monkeypatch.setattr(gateway.context.database, "write", fail)
+    for reply in (
+        admin.get("/usage"),
+        admin.put("/budgets/org:other", json={}),
+        admin.put("/policies/new", json={"policy": {}}, headers=headers),
+    ):
+        assert status(reply) == code
+        assert words in reply.json()["detail"]
+        assert "secret" not in reply.text
+        assert ("retry-after" in reply.headers) is (code == 503)

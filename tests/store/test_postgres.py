@@ -7,6 +7,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from gateway.auth import KeyAdmin, Keyring, ScopeInfo, Terms
+from gateway.changes import Change, list_changes, write_change
+from gateway.config import Config
+from gateway.config.model import AuthConfig
+from gateway.ledger import Ledger
 from gateway.records import (
     Database,
     DecisionRecord,
@@ -21,6 +26,7 @@ from gateway.records import (
     summarize_usage,
     verify_chain,
 )
+from gateway.store import Store
 
 pytest.importorskip("psycopg", reason="the extra `postgres` is not installed")
 
@@ -91,6 +97,47 @@ async def test_a_chain_that_grows_meanwhile_is_sound(database: Database, cluster
         await other.aclose()
     (report,) = await verify_chain(database, "acme")
     assert (report.ok, report.rows) == (True, filed)
+
+
+@pytest.fixture
+async def crowd(cluster: str) -> AsyncIterator[list[Database]]:
+    found = [Database(cluster) for _ in range(4)]
+    for one in found:
+        await one.start()
+    yield found
+    for one in found:
+        await one.aclose()
+
+
+async def test_the_first_changes_of_a_topic_may_come_at_once(crowd: list[Database]):
+    change = Change(1.0, "root", "test", "x")
+    for i in range(20):
+        topic = f"topic-{i}"
+        versions = await asyncio.gather(*(one.write(write_change, topic, change) for one in crowd))
+        assert sorted(versions) == [1, 2, 3, 4]
+
+
+async def test_the_first_terms_of_a_scope_may_come_at_once(crowd: list[Database], store: Store):
+    config = Config(auth=AuthConfig(hash_key="0123456789abcdef"))
+    admins = []
+    for one in crowd:
+        ledger = Ledger(store, books=LedgerBooks(one))
+        admins.append(KeyAdmin(Keyring(config, one, store, ledger), one))
+    for i in range(20):
+        scopes = [
+            ScopeInfo(f"org:acme-{i}", "database", terms=Terms(concurrency=n + 1))
+            for n in range(len(admins))
+        ]
+        await asyncio.gather(
+            *(admin.put_scope(scope, "root") for admin, scope in zip(admins, scopes, strict=True))
+        )
+        log = [
+            (entry.before, entry.after)
+            for entry in await crowd[0].read(list_changes, None, 4)
+            if entry.target == f"org:acme-{i}"
+        ]
+        # Each says what it replaced: the newest first, the first one nothing.
+        assert [before for before, _ in log] == [*(after for _, after in log[1:]), ""]
 
 
 async def test_rows_it_cannot_hold_are_told_from_its_absence(database: Database):
