@@ -51,9 +51,8 @@ async def admit(
     runtime: Runtime, inbound: Inbound, principal: Principal, started: float, wall: float
 ) -> Exchange:
     """Build the exchange: labels, needs, filtered candidates. Raises GatewayError."""
-    active, explicit = _resolve(runtime, inbound, principal)
-    policy = active.policy
-    base = runtime.policies.get(principal.policy or runtime.config.policy.default).policy
+    own, active, explicit = _resolve(runtime, inbound, principal)
+    policy, base = active.policy, own.policy
     same = base is policy
     text = all_text(inbound.body)
     found = await _detect(runtime, text, (policy,) if same else (policy, base))
@@ -134,7 +133,9 @@ def _within(
 
 def _resolve(
     runtime: Runtime, inbound: Inbound, principal: Principal
-) -> tuple[ActivePolicy, str | None]:
+) -> tuple[ActivePolicy, ActivePolicy, str | None]:
+    """The caller's own policy, the one to decide by, and the target that the model names, if any.
+    Raises GatewayError."""
     try:
         named, explicit = runtime.catalog.resolve(inbound.model)
     except UnknownModel as exc:
@@ -153,13 +154,28 @@ def _resolve(
             param="model" if named else "x-tollhouse-policy",
             retry=False,
         )
-    name = asked or bound or runtime.config.policy.default
+    own = _own(runtime, bound)
+    if not asked:
+        return own, own, explicit
     try:
-        return runtime.policies.get(name), explicit
+        return own, runtime.policies.get(asked), explicit
     except UnknownPolicy as exc:
         if named:
             raise model_not_found(inbound.model) from exc
-        raise bad_request(f"There is no policy {name[:64]!r}.", "x-tollhouse-policy") from exc
+        raise bad_request(f"There is no policy {asked[:64]!r}.", "x-tollhouse-policy") from exc
+
+
+def _own(runtime: Runtime, bound: str) -> ActivePolicy:
+    """The policy that the key is bound to, or the default. That it is missing is no mistake of the
+    client's."""
+    name = bound or runtime.config.policy.default
+    try:
+        return runtime.policies.get(name)
+    except UnknownPolicy as exc:
+        whose = "this key's policy" if bound else "the default policy"
+        raise unavailable(
+            "policy_unavailable", f"There is no policy {name!r}, {whose}.", retry_after=None
+        ) from exc
 
 
 async def _detect(runtime: Runtime, text: str, policies: tuple[Policy, ...]) -> Detection:

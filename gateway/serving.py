@@ -29,6 +29,7 @@ from gateway.config import Config, ConfigError
 from gateway.config.model import AdminConfig, AuthConfig, EngineConfig
 from gateway.doubts import doubts
 from gateway.keeper import Child, Keeper
+from gateway.policies import check_names
 from gateway.records import Database, RecordsError
 from gateway.store.embedded import EmbeddedStore
 from gateway.store.errors import StoreError
@@ -69,7 +70,7 @@ def prepared(config: Config) -> Iterator[Resolved]:
             keeper.start()
             stack.callback(keeper.stop)
         database_url = config.database.url or f"sqlite:///{(data_dir / 'tollhouse.db').absolute()}"
-        asyncio.run(_make_tables(database_url))
+        asyncio.run(_open_records(config, database_url))
         yield Resolved(
             config=with_secrets(config),
             store_url=store_url,
@@ -79,11 +80,13 @@ def prepared(config: Config) -> Iterator[Resolved]:
         )
 
 
-async def _make_tables(url: str) -> None:
-    """Once, before any worker: what cannot be reached stops the start with its path."""
+async def _open_records(config: Config, url: str) -> None:
+    """Make the tables, once, before any worker: what cannot be reached, or names a policy that is
+    not there, stops the start with its path."""
     database = Database(url)
     try:
         await database.start()
+        await check_names(config, database)
     except RecordsError as exc:
         raise ConfigError("database.url", str(exc)) from exc
     finally:

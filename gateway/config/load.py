@@ -6,7 +6,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ _FORMS = (
 )
 _SCOPE = re.compile(r"^(org|team):[A-Za-z0-9_.-]{1,64}$")
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+_AUTO = "auto:"
 _STORES = ("redis://", "rediss://", "unix://")
 _MAX_CACHE_TTL = 365 * 86_400
 _MAX_WORKERS = 1024
@@ -129,6 +130,8 @@ def check(config: Config) -> None:
     for name, backend in config.backends.items():
         _check_backend(name, backend)
     _check_policies(config)
+    if config.policy.source == "file":
+        check_policy_names(config, config.policies)
     for alias, target in config.aliases.items():
         _check_target(config, target, f"aliases.{alias}")
     _check_scopes(config)
@@ -252,11 +255,23 @@ def model_price(model: ModelConfig, where: str) -> Price | None:
 
 
 def _check_policies(config: Config) -> None:
-    if config.policy.default not in config.policies:
-        raise ConfigError("policy.default", f"no policy named {config.policy.default!r}")
     tiers = {b.tier for b in config.backends.values()} | {"local", "frontier"}
     for name, policy in config.policies.items():
         check_policy(policy, f"policies.{name}", frozenset(config.backends), frozenset(tiers))
+
+
+def check_policy_names(config: Config, known: Container[str]) -> None:
+    """Whether every policy that the configuration names is there. Raises ConfigError."""
+    named = {"policy.default": config.policy.default}
+    for alias, target in config.aliases.items():
+        if target.startswith(_AUTO):
+            named[f"aliases.{alias}"] = target.removeprefix(_AUTO)
+    for i, key in enumerate(config.keys):
+        if key.policy:
+            named[f"keys[{i}].policy"] = key.policy
+    for path, name in named.items():
+        if name not in known:
+            raise ConfigError(path, f"no policy named {name!r}")
 
 
 def check_policy(
@@ -328,13 +343,8 @@ def _check_promise(policy: Policy, where: str) -> None:
 
 
 def _check_target(config: Config, target: str, where: str) -> None:
-    if target == "auto":
-        return
-    if target.startswith("auto:"):
-        if target[5:] not in config.policies:
-            raise ConfigError(where, f"no policy named {target[5:]!r}")
-        return
-    _check_pair(config, target, where)
+    if target != "auto" and not target.startswith(_AUTO):
+        _check_pair(config, target, where)
 
 
 def _check_pair(config: Config, target: str, where: str) -> None:
@@ -366,8 +376,6 @@ def _check_scopes(config: Config) -> None:
             raise ConfigError(f"scopes[{i}].id", "must be org:NAME or team:NAME")
         _check_money(scope.budget_usd, scope.window, f"scopes[{i}]")
     for i, key in enumerate(config.keys):
-        if key.policy and key.policy not in config.policies:
-            raise ConfigError(f"keys[{i}].policy", f"no policy named {key.policy!r}")
         _check_money(key.budget_usd, key.window, f"keys[{i}]")
 
 

@@ -12,7 +12,7 @@ from gateway.policies.errors import (
     PreconditionMissing,
     UnknownPolicy,
 )
-from gateway.policies.policies import Policies, Write
+from gateway.policies.policies import Policies, Write, check_names
 from gateway.policies.repository import Revision
 
 __all__ = [
@@ -27,4 +27,5 @@ __all__ = [
     "Revision",
     "UnknownPolicy",
     "Write",
+    "check_names",
 ]

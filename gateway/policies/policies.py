@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from gateway.changes import Change, Watch, current_version, write_change
 from gateway.config import Config, ConfigError
+from gateway.config.load import check_policy_names
 from gateway.policies import repository
 from gateway.policies.document import Checker, PolicyVersion, decode, from_file, numbered
 from gateway.policies.errors import (
@@ -49,6 +50,14 @@ class Write(msgspec.Struct, frozen=True):
     activate: bool = True
 
 
+async def check_names(config: Config, database: Database) -> None:
+    """Whether every policy that the configuration names will be there once a worker has started.
+    Raises RecordsError, ConfigError."""
+    if config.policy.source == "database":
+        stored = await database.read(repository.stored_names)
+        check_policy_names(config, config.policies if stored is None else stored)
+
+
 class Policies:
     """`get` is a lookup in memory. A change by any worker is in force in all of them within a
     second; while the database is away the last known policies stay in force. Before `start` the
@@ -83,14 +92,14 @@ class Policies:
         return self._config.policy.default
 
     async def start(self) -> None:
-        """Raises RecordsError, and ConfigError when the default policy is not there."""
+        """Raises RecordsError, and ConfigError when a policy that the configuration names is not
+        there."""
         if self.source == "database":
             await self._seed()
             await self._watch.start()
             self._active = {}
             await self._changed(None)
-        if self.default not in self._active:
-            raise ConfigError("policy.default", f"there is no policy {self.default!r}")
+        check_policy_names(self._config, self._active)
 
     async def aclose(self) -> None:
         await self._watch.aclose()

@@ -51,6 +51,13 @@ def read_active(connection: sa.Connection) -> dict[str, tuple[int, str]]:
     return {row.name: (row.version, row.document) for row in connection.execute(query)}
 
 
+def stored_names(connection: sa.Connection) -> set[str] | None:
+    """Of the active policies; None while there is no document at all."""
+    if is_empty(connection):
+        return None
+    return set(connection.execute(sa.select(_active.name)).scalars())
+
+
 def active_version(connection: sa.Connection, name: str) -> PolicyVersion | None:
     """Raises ConfigError for a document of a newer release."""
     query = sa.select(_active.version).where(_active.name == name)
