@@ -47,6 +47,8 @@ class Opened:
         "_reply",
         "_room",
         "_runtime",
+        "_stated",
+        "_stated_at",
         "attempt",
         "finish",
         "first",
@@ -61,6 +63,8 @@ class Opened:
         keeps = ex.cache_key is not None or ex.sampled
         self._room = runtime.config.cache.max_entry_kb << 10 if keeps else 0
         self._kept: list[bytes] = []
+        self._stated: Usage | None = None
+        self._stated_at = 0
         self.attempt = attempt
         self.first: list[Event] = []
         self.finish: str | None = None
@@ -94,6 +98,8 @@ class Opened:
 
     def _note(self, event: Event) -> None:
         self.attempt.text_bytes += event.text_bytes
+        if event.usage is not None and event.usage != self._stated:
+            self._stated, self._stated_at = event.usage, self.attempt.text_bytes
         if event.finish is not None:
             self.finish = event.finish
         if event.usage_only:
@@ -109,6 +115,20 @@ class Opened:
             estimated=True,
         )
 
+    def used(self) -> Usage:
+        """What an answer that has not come to its end has used so far: as its upstream stated it,
+        and an estimate of the text that came after that. An Anthropic stream states one output
+        token at its beginning, and how many they were at its end."""
+        stated = self._reply.usage
+        if stated is None:
+            return self.estimate()
+        # What no event of the answer stated is newer than all of them.
+        later = self.attempt.text_bytes - self._stated_at if stated == self._stated else 0
+        if not later:
+            return stated
+        completion = stated.completion + estimate_completion(later)
+        return msgspec.structs.replace(stated, completion=completion, estimated=True)
+
     def complete(self) -> None:
         """The answer came to its end."""
         attempt = self.attempt
@@ -120,7 +140,7 @@ class Opened:
 
     def fail(self, error: BackendError) -> None:
         """The answer broke after it had begun."""
-        self.attempt.usage = self._reply.usage or self.estimate()
+        self.attempt.usage = self.used()
         close(self._runtime, self.attempt, error)
 
     @property
@@ -162,7 +182,7 @@ class Opened:
         if self.attempt.outcome == "open":
             self.attempt.outcome = "cancelled"
             self.attempt.ended = perf_counter()
-            self.attempt.usage = self._reply.usage or self.estimate()
+            self.attempt.usage = self.used()
             self.attempt.cost = self._runtime.catalog.cost(self.attempt)
 
 
@@ -293,12 +313,11 @@ class Caller:
             raise
         finally:
             ex.waited += perf_counter() - began
-        attempt.connected = True
         opened = Opened(self._runtime, ex, attempt, reply)
         try:
             await opened.begin()
         except BackendError:
-            attempt.usage = reply.usage
+            attempt.usage = opened.used()
             await reply.aclose()
             raise
         except BaseException:
@@ -318,13 +337,8 @@ class Caller:
         return Timeouts(base.connect, base.first_token, base.idle, max(left, 0.001))
 
     def _failed(self, ex: Exchange, attempt: Attempt, error: BackendError) -> None:
-        worked = attempt.connected or isinstance(error, _MAY_HAVE_CHARGED)
-        if worked and attempt.usage is None:
-            attempt.usage = Usage(
-                prompt=ex.need.prompt_tokens,
-                completion=estimate_completion(attempt.text_bytes),
-                estimated=True,
-            )
+        if attempt.usage is None and isinstance(error, _MAY_HAVE_CHARGED):
+            attempt.usage = Usage(prompt=ex.need.prompt_tokens, estimated=True)
         close(self._runtime, attempt, error)
 
     def _cancelled(self, ex: Exchange, attempt: Attempt) -> None:

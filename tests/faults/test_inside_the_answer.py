@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from backends.faults import STREAM_FAULTS
 from tests.faults.conftest import Stage
-from tests.faults.scene import Answer, Backend, Key, Scene, chat, completion, prompt, raw_server
+from tests.faults.scene import (
+    PROMPT_TOKENS,
+    Answer,
+    Backend,
+    Key,
+    Scene,
+    chat,
+    completion,
+    prompt,
+    raw_server,
+)
 
 HOWS = ("fin", "rst", "noterm")
 TEXT = "w0 w1 w2 w3 w4 w5"
@@ -23,6 +34,10 @@ ESTIMATED = frozenset({"nousage", "negusage", "hugeusage"})
 SPARE = Backend("spare", "tokens=6,chunk=1ms")
 CUTS = tuple(Backend(f"cut_{how}", f"cut=40,tokens=60,how={how}") for how in HOWS)
 EARLY = tuple(Backend(f"early_{how}", f"cut=0,tokens=60,how={how}") for how in HOWS)
+# Says at its beginning that it has given one token, and the rest at its end.
+CLAUDES = tuple(
+    Backend(f"claude_{how}", f"cut=39,tokens=60,how={how}", provider="anthropic") for how in HOWS
+)
 STALL = Backend("stall", "tokens=10,stall=30s,after=3")
 VARIANTS = tuple(
     Backend(f"{fault}_{kind}", f"{fault},tokens=6,latency={wait}ms")
@@ -44,6 +59,42 @@ def drip(connection: socket.socket) -> None:
         connection.sendall(b" ")
 
 
+def counting(*completion_tokens: int | None) -> Callable[[socket.socket], None]:
+    """An answer of three pieces of six letters that is cut before its finish reason. Each number
+    is stated as the usage so far together with a piece; None states nothing."""
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(head)
+        for tokens in completion_tokens:
+            usage = None if tokens is None else {"prompt_tokens": 16, "completion_tokens": tokens}
+            chunk = {"choices": [{"index": 0, "text": "letter"}], "usage": usage}
+            connection.sendall(b"data: %b\n\n" % json.dumps(chunk).encode())
+
+    return answer
+
+
+# Name, what is stated with each piece, and what is booked for it: the tokens and whether they are
+# estimated.
+COUNTS = (
+    ("first", (1, None, None), 5, True),
+    ("same", (1, 1, 1), 5, True),
+    ("each", (1, 2, 3), 3, False),
+    ("last", (None, None, 4), 4, False),
+)
+
+
+@pytest.fixture(scope="module")
+def counts() -> Iterator[tuple[Backend, ...]]:
+    with contextlib.ExitStack() as servers:
+        yield tuple(
+            Backend(
+                name, f"counts-{name}", url=servers.enter_context(raw_server(counting(*said)))[0]
+            )
+            for name, said, _, _ in COUNTS
+        )
+
+
 @pytest.fixture(scope="module")
 def dripping() -> Iterator[str]:
     with raw_server(drip) as (url, _):
@@ -51,9 +102,9 @@ def dripping() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def scene(stage: Stage, dripping: str) -> Scene:
+def scene(stage: Stage, dripping: str, counts: tuple[Backend, ...]) -> Scene:
     slow = Backend("drip", "drip-by-drip", url=dripping)
-    alone = (*CUTS, STALL, slow, *VARIANTS, TOOLS)
+    alone = (*CUTS, *CLAUDES, STALL, slow, *counts, *VARIANTS, TOOLS)
     keys = (
         *(Key(backend.name, (backend.name,)) for backend in alone),
         *(Key(backend.name, (backend.name, "spare")) for backend in EARLY),
@@ -87,6 +138,32 @@ def test_a_stream_cut_after_its_first_content_ends_in_an_error(
     (attempt,) = scene.attempts(answer.request_id)
     (record,) = scene.usage(answer.request_id)
     assert record["completion_tokens"] >= attempt["completion_tokens"]
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_the_count_at_the_beginning_of_a_stream_is_not_that_of_its_end(
+    scene: Scene, how: str
+) -> None:
+    answer = scene.ask(f"claude_{how}", chat("Hello", stream=True))
+    assert answer.text.endswith(" w38")
+    code = "upstream_error" if how == "rst" else "upstream_stream_truncated"
+    cut_short(scene, answer, code)
+    (attempt,) = scene.attempts(answer.request_id)
+    (record,) = scene.usage(answer.request_id)
+    assert record["prompt_tokens"] == attempt["prompt_tokens"]
+    assert record["completion_tokens"] >= attempt["completion_tokens"] == 39
+
+
+@pytest.mark.parametrize(("name", "said", "booked", "estimated"), COUNTS)
+def test_text_that_came_after_the_last_count_is_estimated(
+    scene: Scene, name: str, said: tuple[int | None, ...], booked: int, estimated: bool
+) -> None:
+    answer = scene.ask(name, completion(prompt(9), stream=True))
+    assert answer.text == "letter" * len(said)
+    assert answer.broken
+    (record,) = scene.usage(answer.request_id)
+    assert (record["prompt_tokens"], record["completion_tokens"]) == (PROMPT_TOKENS, booked)
+    assert record["estimated"] == estimated
 
 
 @pytest.mark.parametrize("how", HOWS)
