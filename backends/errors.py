@@ -23,6 +23,7 @@
     |   +-- Untranslatable         the dialect has no place for a field that changes the meaning
     +-- StreamBroken               after the first byte of an answer
         +-- StreamTruncated        ended without a finish reason or terminal event
+        |   +-- ChoicesMissing     ended in order, with fewer choices than were asked for
         +-- StreamIdle             nothing came for the idle timeout
         +-- StreamFailed           the upstream sent an error event
 
@@ -34,6 +35,7 @@ from __future__ import annotations
 
 __all__ = [
     "BackendError",
+    "ChoicesMissing",
     "ConnectFailed",
     "ContentFiltered",
     "ContextTooLong",
@@ -168,6 +170,13 @@ class StreamBroken(BackendError):
 
 class StreamTruncated(StreamBroken):
     kind = "upstream_stream_truncated"
+
+
+class ChoicesMissing(StreamTruncated):
+    """Some engines ignore `n`: the request is not served, but nothing is wrong with the engine.
+    Raised for whole answers too."""
+
+    kind = "upstream_choices_missing"
 
 
 class StreamIdle(StreamBroken):

@@ -11,6 +11,7 @@ import msgspec
 from backends.base import Backend, Call, Event, Reply, Usage
 from backends.errors import (
     BackendError,
+    ChoicesMissing,
     ContextTooLong,
     FatalError,
     Overloaded,
@@ -22,7 +23,7 @@ __all__ = ["Pool", "PoolSettings", "ReplicaState"]
 
 # The request's own fault: the replica is well. A rate limit counts as a failure, because a replica
 # that refuses call after call should be left alone for a while.
-_NOT_ILL = (FatalError, ContextTooLong, UpstreamModelMissing)
+_NOT_ILL = (FatalError, ContextTooLong, UpstreamModelMissing, ChoicesMissing)
 _DECAY = 0.2
 
 

@@ -99,6 +99,8 @@ def _content_tokens(content: Any) -> int:
 def _text_of(content: Any) -> str:
     if isinstance(content, str):
         return content
+    if isinstance(content, list) and any(isinstance(part, str) for part in content):
+        return " ".join(part for part in content if isinstance(part, str))
     return " ".join(str(part.get("text", "")) for part in _dicts(content) if "text" in part)
 
 

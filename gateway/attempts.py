@@ -14,6 +14,7 @@ from time import perf_counter
 import msgspec
 
 from backends.base import Call, Event, Reply, Timeouts, Usage
+from backends.dialects.chat_reply import choices_asked
 from backends.errors import (
     BackendError,
     ContextTooLong,
@@ -169,13 +170,15 @@ class Opened:
         )
 
     def _finishes(self, ex: Exchange) -> tuple[str | None, ...]:
-        """The finish reason of every choice. Answers with several are read again for it."""
+        """The finish reason of every choice; none at all when there are fewer than were asked
+        for. Answers with several are read again for it."""
         if ex.inbound.operation == "embeddings":
             return ("stop",)
-        body = ex.inbound.body
-        if body.get("n") in (None, 1) and not isinstance(body.get("prompt"), list):
+        asked = choices_asked(ex.inbound.body)
+        if asked == 1:
             return (self.finish,)
-        return finishes(self._kept)
+        found = finishes(self._kept)
+        return found if len(found) >= asked else ()
 
     async def aclose(self) -> None:
         await self._reply.aclose()

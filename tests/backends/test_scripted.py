@@ -171,6 +171,17 @@ async def test_limits_stops_choices_and_schemas(backend, stream) -> None:
     assert json.loads(text) == {"x": 1}
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_each_prompt_has_its_answers(backend, stream) -> None:
+    body = {"prompt": ["text a", "text b"], "n": 2}
+    reply = await backend.open(
+        Call("completions", "scripted:tokens=3", body, stream, Timeouts(), request_id="r-1")
+    )
+    assert sum([event.text_bytes async for event in reply.events()]) == 4 * len("w0 w1 w2")
+    assert reply.usage is not None
+    assert reply.usage.completion == 12
+
+
 async def test_embeddings(backend) -> None:
     request = Call("embeddings", "scripted:ok", {"input": ["a", "a", "b"]}, False, Timeouts())
     reply = await backend.open(request)

@@ -7,6 +7,7 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -74,6 +75,35 @@ def counting(*completion_tokens: int | None) -> Callable[[socket.socket], None]:
     return answer
 
 
+def half(ending: str) -> Callable[[socket.socket], None]:
+    """The first of two answers that were asked for, and then the end."""
+    choice = {"index": 0, "text": "first", "finish_reason": "stop"}
+    data = json.dumps({"object": "text_completion", "model": "m", "choices": [choice]}).encode()
+    kind = "application/json"
+    if ending != "body":
+        data = b"data: %b\n\n" % data + (b"data: [DONE]\n\n" if ending == "done" else b"")
+        kind = "text/event-stream"
+
+    def answer(connection: socket.socket) -> None:
+        # Cut: more was promised.
+        length = len(data) + (ending == "cut")
+        head = f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\nconnection: close\r\n"
+        connection.sendall(f"{head}content-length: {length}\r\n\r\n".encode() + data)
+
+    return answer
+
+
+@pytest.fixture(scope="module")
+def halves() -> Iterator[tuple[Backend, ...]]:
+    with contextlib.ExitStack() as servers:
+        yield tuple(
+            Backend(
+                f"half_{how}", f"half-{how}", url=servers.enter_context(raw_server(half(how)))[0]
+            )
+            for how in ("cut", "done", "body")
+        )
+
+
 # Name, what is stated with each piece, and what is booked for it: the tokens and whether they are
 # estimated.
 COUNTS = (
@@ -102,9 +132,11 @@ def dripping() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def scene(stage: Stage, dripping: str, counts: tuple[Backend, ...]) -> Scene:
+def scene(
+    stage: Stage, dripping: str, counts: tuple[Backend, ...], halves: tuple[Backend, ...]
+) -> Scene:
     slow = Backend("drip", "drip-by-drip", url=dripping)
-    alone = (*CUTS, *CLAUDES, STALL, slow, *counts, *VARIANTS, TOOLS)
+    alone = (*CUTS, *CLAUDES, STALL, slow, *counts, *halves, *VARIANTS, TOOLS)
     keys = (
         *(Key(backend.name, (backend.name,)) for backend in alone),
         *(Key(backend.name, (backend.name, "spare")) for backend in EARLY),
@@ -203,6 +235,31 @@ def test_bytes_that_complete_no_event_do_not_prolong_the_wait(scene: Scene) -> N
     assert answer.text == "Hello"
     cut_short(scene, answer, "upstream_timeout")
     assert answer.seconds < 10
+
+
+@pytest.mark.parametrize("asked", [{"n": 2}, {"prompt": [prompt(10), prompt(11)]}])
+@pytest.mark.parametrize("how", ["cut", "done"])
+def test_a_stream_without_all_of_its_choices_ends_in_an_error(
+    scene: Scene, how: str, asked: dict[str, Any]
+) -> None:
+    for _ in range(2):
+        answer = scene.ask(f"half_{how}", completion(prompt(10), stream=True) | asked)
+        assert answer.text == "first"
+        assert not answer.done
+        assert answer.error is not None
+        assert answer.error["code"] == "upstream_stream_truncated"
+        assert answer.headers["x-tollhouse-cache"] == "miss"
+        assert [record["outcome"] for record in scene.usage(answer.request_id)] == ["error"]
+
+
+def test_a_body_without_all_of_its_choices_is_refused(scene: Scene) -> None:
+    """An engine that ignores `n` is none the worse for it: its breaker stays closed."""
+    for _ in range(6):
+        answer = scene.ask("half_body", completion(prompt(12), n=2))
+        assert (answer.status, answer.headers["x-tollhouse-attempts"]) == (502, "1")
+        assert answer.error is not None
+        assert "fewer choices" in answer.error["message"]
+    assert scene.ask("half_body", completion(prompt(12))).complete
 
 
 def sound(scene: Scene, fault: str, answer: Answer) -> None:
