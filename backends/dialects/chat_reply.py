@@ -28,6 +28,7 @@ __all__ = ["ChatReply", "choices_asked", "read_usage"]
 
 BODY_BYTES = 32 * 1024 * 1024
 MAX_TOKENS = 100_000_000
+_LINE_FEED = 10  # as a number: looking for it in bytes takes a fifth of the time
 _TOO_FEW = "the upstream's answer has fewer choices than asked for"
 
 
@@ -282,6 +283,9 @@ class ChatReply:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self.malformed += 1
             return None
+        if _LINE_FEED in data:
+            # An event of several lines. What is JSON has them only between its tokens.
+            data = data.replace(b"\n", b" ")
         if chunk.error or chunk.object == "error" or name == "error":
             self._fail(read_error(_decode_any(data)))
         if chunk.model:

@@ -211,6 +211,19 @@ async def test_a_bad_event_is_dropped_and_counted(serve, bad) -> None:
     assert reply.malformed == 1
 
 
+async def test_an_event_of_several_lines_becomes_one_line(serve) -> None:
+    lines = json.dumps(piece("a b"), indent=1).encode()
+    event = b"data: " + lines.replace(b"\n", b"\r\ndata: ") + b"\r\n\r\n"
+    broken = b'data: {"choices":[{"delta":{"content":"a\ndata: b"}}]}\n\n'
+    stream = event + broken + sse(piece(finish="stop"), b"[DONE]")
+    backend, _ = await serve(SSE % CLOSE + stream)
+    reply, events = await collect(backend, call())
+    assert events[0].data == lines.replace(b"\n", b" ")
+    assert [event.text_bytes for event in events] == [3, 0]
+    # Within a string a line break is no JSON: the event is not mended.
+    assert reply.malformed == 1
+
+
 @pytest.mark.parametrize(
     ("tail", "error"),
     [

@@ -104,6 +104,23 @@ def halves() -> Iterator[tuple[Backend, ...]]:
         )
 
 
+def lines(connection: socket.socket) -> None:
+    """Events whose JSON is spread over several lines."""
+    connection.sendall(
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+    )
+    for choice in ({"text": "Hello there"}, {"text": "", "finish_reason": "stop"}):
+        data = json.dumps({"choices": [{"index": 0, **choice}]}, indent=1)
+        connection.sendall(b"data: %b\n\n" % data.replace("\n", "\ndata: ").encode())
+    connection.sendall(b"data: [DONE]\n\n")
+
+
+@pytest.fixture(scope="module")
+def several() -> Iterator[Backend]:
+    with raw_server(lines) as (url, _):
+        yield Backend("lines", "several-lines", url=url)
+
+
 # Name, what is stated with each piece, and what is booked for it: the tokens and whether they are
 # estimated.
 COUNTS = (
@@ -133,10 +150,14 @@ def dripping() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def scene(
-    stage: Stage, dripping: str, counts: tuple[Backend, ...], halves: tuple[Backend, ...]
+    stage: Stage,
+    dripping: str,
+    several: Backend,
+    counts: tuple[Backend, ...],
+    halves: tuple[Backend, ...],
 ) -> Scene:
     slow = Backend("drip", "drip-by-drip", url=dripping)
-    alone = (*CUTS, *CLAUDES, STALL, slow, *counts, *halves, *VARIANTS, TOOLS)
+    alone = (*CUTS, *CLAUDES, STALL, slow, several, *counts, *halves, *VARIANTS, TOOLS)
     keys = (
         *(Key(backend.name, (backend.name,)) for backend in alone),
         *(Key(backend.name, (backend.name, "spare")) for backend in EARLY),
@@ -260,6 +281,15 @@ def test_a_body_without_all_of_its_choices_is_refused(scene: Scene) -> None:
         assert answer.error is not None
         assert "fewer choices" in answer.error["message"]
     assert scene.ask("half_body", completion(prompt(12))).complete
+
+
+def test_events_of_several_lines_reach_the_client_whole(scene: Scene) -> None:
+    for cache in ("miss", "hit"):
+        answer = scene.ask("lines", completion(prompt(13), stream=True))
+        assert answer.headers["x-tollhouse-cache"] == cache
+        assert all(line.startswith(b"data: ") for line in answer.body.split(b"\n") if line)
+        assert answer.complete
+        assert answer.text == "Hello there"
 
 
 def sound(scene: Scene, fault: str, answer: Answer) -> None:
