@@ -50,10 +50,10 @@ class Opened:
         "_runtime",
         "_stated",
         "_stated_at",
+        "_usage_only",
         "attempt",
         "finish",
         "first",
-        "usage_sent",
     )
 
     def __init__(self, runtime: Runtime, ex: Exchange, attempt: Attempt, reply: Reply) -> None:
@@ -66,18 +66,19 @@ class Opened:
         self._kept: list[bytes] = []
         self._stated: Usage | None = None
         self._stated_at = 0
+        self._usage_only: list[int] = []
         self.attempt = attempt
         self.first: list[Event] = []
         self.finish: str | None = None
-        self.usage_sent = False
 
     @property
     def dropped(self) -> tuple[str, ...]:
         return self._reply.dropped
 
     @property
-    def usage(self) -> Usage | None:
-        return self._reply.usage
+    def usage_sent(self) -> bool:
+        """Whether the upstream has reported its usage in an event of its own."""
+        return bool(self._usage_only)
 
     async def begin(self) -> None:
         """Read up to the first semantic event. Raises BackendError."""
@@ -104,7 +105,7 @@ class Opened:
         if event.finish is not None:
             self.finish = event.finish
         if event.usage_only:
-            self.usage_sent = True
+            self._usage_only.append(len(self._kept))
         if self._room > 0:
             self._room -= len(event.data)
             self._kept.append(event.data)
@@ -149,8 +150,9 @@ class Opened:
         """Every event so far, where they are kept and were not too large."""
         return self._kept if self._room > 0 else None
 
-    def cached(self, ex: Exchange) -> CachedAnswer | None:
-        """The answer as the cache keeps it; None when it may not be kept."""
+    def cached(self, ex: Exchange, usage_event: bytes) -> CachedAnswer | None:
+        """The answer as the cache keeps it; None when it may not be kept. `usage_event`: what the
+        upstream left out of its stream, or nothing."""
         attempt = self.attempt
         if ex.cache_key is None or self._room <= 0 or attempt.usage is None:
             return None
@@ -158,15 +160,19 @@ class Opened:
             return None
         if not cacheable(200, self._finishes(ex)):
             return None
+        events, usage_only = self._kept, self._usage_only
+        if usage_event:
+            events, usage_only = [*events, usage_event], [len(events)]
         return CachedAnswer(
             backend=attempt.candidate.backend,
             model=attempt.candidate.model,
             tier=attempt.candidate.tier,
             stream=ex.inbound.stream,
-            events=self._kept,
+            events=events,
             usage=attempt.usage,
             finish=self.finish or "",
             created=ex.wall,
+            usage_only=usage_only,
         )
 
     def _finishes(self, ex: Exchange) -> tuple[str | None, ...]:
