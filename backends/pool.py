@@ -104,7 +104,11 @@ class Pool:
         try:
             return _PoolReply(await replica.backend.open(call), watch)
         except BackendError as exc:
-            watch.failed(exc)
+            if exc.sends:
+                watch.failed(exc)
+            else:
+                # Nobody was asked: a probe has shown nothing, and must be given back.
+                watch.abandoned()
             raise
         except BaseException:
             # Cancelled, or a defect: says nothing of the replica, but its probe must be given back.

@@ -19,6 +19,7 @@ from backends.errors import (
     BackendError,
     ContextTooLong,
     FirstTokenTimeout,
+    Untranslatable,
     UpstreamTimeout,
 )
 from backends.health import BREAKER_OPEN
@@ -31,7 +32,7 @@ from gateway.limits import Gate
 from gateway.runtime import Runtime
 from gateway.settlement import Settler
 from gateway.telemetry import SpanStart
-from routers.types import Candidate
+from routers.types import Candidate, Decision, Rejection
 
 # Failures before a status after which the upstream may have worked, and charged, for the prompt.
 # Once it said 200, it may have in any case.
@@ -221,6 +222,25 @@ def finishes(events: list[bytes]) -> tuple[str | None, ...]:
     return tuple(found.values())
 
 
+def incapable(decision: Decision, at: int, param: str | None) -> Decision:
+    """The decision without the candidate at this place of its plan, whose API has no place for
+    what the request asks in `param`. Of that only the field itself is named: the rest of the path
+    may be the client's own words."""
+    gone = decision.plan[at]
+    rest = decision.plan[:at] + decision.plan[at + 1 :]
+    field = (param or "body").partition("[")[0].partition(".")[0]
+    why = Rejection(gone.id, "capability", f"its API cannot carry the request's {field}")
+    elsewhere = at == 0 and rest and rest[0].tier != gone.tier
+    reason = "capability" if elsewhere else decision.reason
+    return msgspec.structs.replace(
+        decision,
+        plan=rest,
+        rejected=(*decision.rejected, why),
+        reason=reason if rest else "",
+        refusal=None if rest else "capability",
+    )
+
+
 def _sends(ex: Exchange) -> int:
     """How often this request was put on the wire so far."""
     return sum(a.error.sends if a.error is not None else 1 for a in ex.attempts)
@@ -246,18 +266,29 @@ class Caller:
         self._deadline = runtime.config.server.request_deadline
 
     async def open(self, ex: Exchange) -> Opened:
-        """Raises the last BackendError when the plan is used up, or GatewayError when the next
-        candidate cannot be paid."""
-        assert ex.decision is not None
-        plan = ex.decision.plan
+        """Raises the last BackendError when the plan is used up (of those that were asked, where
+        there are any), or GatewayError when the next candidate cannot be paid."""
         at, here = 0, 0
+        failed: BackendError | None = None
         self._runtime.catalog.retry_budget.request()
         while True:
+            assert ex.decision is not None
+            plan = ex.decision.plan
             here += 1
             attempt = self._attempt(ex, plan[at])
             try:
                 return await self._try(ex, attempt)
+            except Untranslatable as error:
+                # Nobody was asked: neither an attempt nor a record, but one candidate less.
+                ex.attempts.pop()
+                ex.decision = incapable(ex.decision, at, error.param)
+                plan = ex.decision.plan
+                if at == len(plan):
+                    raise failed or error from None
+                at += await self._gate.move(ex, plan[at:])
+                here = 0
             except BackendError as error:
+                failed = error
                 if error.code == BREAKER_OPEN:
                     # Nobody was asked: neither an attempt nor a record.
                     ex.attempts.pop()
