@@ -162,6 +162,7 @@ async def test_limits_stops_choices_and_schemas(backend, stream) -> None:
 
     assert await say(max_tokens=3) == ("ok", "w0 w1 w2", "length", Usage(6, 3))
     assert (await say(stop=["w4"]))[1:3] == ("w0 w1 w2 w3", "stop")
+    assert (await say(stop=5))[2] == (await say(stop=[7, None]))[2] == "stop"
     assert (await say(n=2))[3] == Usage(6, 20)
     schema = {"type": "object", "properties": {"x": {"type": ["integer", "null"]}}}
     wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
