@@ -113,37 +113,34 @@ def cached_headers(ex: Exchange, hit: CachedAnswer) -> Headers:
     return found + rate_headers(ex)
 
 
-class _Chunk(msgspec.Struct):
-    choices: list[object] | None = None
-    usage: object = None
-
-
-_chunk = msgspec.json.Decoder(_Chunk)
-
-
 def replayed_events(hit: CachedAnswer, include_usage: bool) -> Iterator[bytes]:
     """The stored events as they were sent, less the usage event when it was not asked for."""
-    for data in hit.events:
-        if not include_usage and data.find(b'"choices":[]') >= 0:
-            chunk = _chunk.decode(data)
-            if not chunk.choices and chunk.usage:
-                continue
-        yield b"data: " + data + b"\n\n"
+    for index, data in enumerate(hit.events):
+        if include_usage or index not in hit.usage_only:
+            yield b"data: " + data + b"\n\n"
 
 
 def missing_usage(ex: Exchange, opened: Opened) -> bytes:
-    """A usage chunk for a client that asked for one when the upstream sent none."""
-    if opened.usage_sent:
+    """The usage event of a stream whose upstream sent none, once it has come to its end; nothing
+    where there is none to be made."""
+    usage = opened.attempt.usage
+    if not ex.inbound.stream or opened.usage_sent or usage is None:
         return b""
-    usage = opened.usage or opened.estimate()
-    return b"data: " + usage_chunk(ex, opened.attempt, usage) + b"\n\n"
+    return _usage_event(ex, opened.attempt, usage)
 
 
-def usage_chunk(ex: Exchange, attempt: Attempt, usage: Usage) -> bytes:
+_STREAMS = {
+    "chat": ("chatcmpl", "chat.completion.chunk"),
+    "completions": ("cmpl", "text_completion"),
+}
+
+
+def _usage_event(ex: Exchange, attempt: Attempt, usage: Usage) -> bytes:
+    prefix, form = _STREAMS[ex.inbound.operation]
     return msgspec.json.encode(
         {
-            "id": f"chatcmpl-{ex.inbound.request_id}",
-            "object": "chat.completion.chunk",
+            "id": f"{prefix}-{ex.inbound.request_id}",
+            "object": form,
             "created": int(ex.wall),
             "model": attempt.model or attempt.candidate.model,
             "choices": [],

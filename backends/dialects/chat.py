@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from backends.base import Call, Operation
-from backends.dialects.chat_reply import ChatReply
+from backends.dialects.chat_reply import ChatReply, choices_asked
 from backends.dialects.exchange import Outgoing, call_headers, header_pairs, open_exchange
 from backends.errors import Untranslatable
 from backends.http import Endpoint, UpstreamTransport, make_endpoint
@@ -102,21 +102,13 @@ class ChatBackend:
         return ChatReply(
             exchange,
             call.operation,
-            choices=_choices(body),
+            choices=choices_asked(body),
             dropped=dropped,
             secrets=self._secrets,
         )
 
     async def aclose(self) -> None:
         """Nothing to close: the connections belong to the transport."""
-
-
-def _choices(body: dict[str, Any]) -> int:
-    """How many choices the answer may have: `n` for each prompt of a list of prompts."""
-    n, prompt = body.get("n"), body.get("prompt")
-    each = n if isinstance(n, int) and n > 1 else 1
-    many = isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)
-    return each * len(prompt) if many and isinstance(prompt, list) else each
 
 
 def _endpoints(settings: ChatSettings) -> dict[Operation, Endpoint]:

@@ -45,6 +45,7 @@ class Scope(msgspec.Struct, frozen=True):
 class Enter(msgspec.Struct, frozen=True):
     """A request at the gate. `tokens`: estimate, corrected at settlement. `costs`: the worst cost
     of each candidate in the order of the plan, in nano-USD; None holds only the lease.
+    `counted`: the request rates have counted it, when its stored answer was found.
     `lease_s`: seconds until the sweeper closes a request that is neither renewed nor settled.
     `draft`: JSON of the UsageRecord to file when that happens (needed with `costs`).
     `audit`: JSON of the DecisionRecord to file together with the reservation."""
@@ -55,6 +56,7 @@ class Enter(msgspec.Struct, frozen=True):
     tokens: int
     lease_s: float
     cache_key: str | None = None
+    counted: bool = False
     costs: tuple[int, ...] | None = None
     draft: bytes = b""
     audit: bytes | None = None
