@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from itertools import islice
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,9 @@ SSE_HEADERS: Headers = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
+
+MAX_DROPPED = 32
+_FIELD_NAME = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
 
 stream_error = stream_error_event
 
@@ -66,10 +71,19 @@ def headers(ex: Exchange, attempt: Attempt, dropped: tuple[str, ...], *, started
     if not ex.inbound.stream:
         found.append((b"x-tollhouse-cost-usd", usd(ex.spent)))
     if dropped:
-        found.append((b"x-tollhouse-dropped-params", ",".join(dropped).encode()))
+        found.append((b"x-tollhouse-dropped-params", dropped_names(dropped)))
     if ex.entered is not None:
         found += rate_headers(ex)
     return found
+
+
+def dropped_names(names: tuple[str, ...]) -> bytes:
+    """The names of fields as one header value. They are the client's own text: at most 32 of those
+    that are plain and short, then `...` when there are more."""
+    shown = list(islice((name for name in names if _FIELD_NAME.fullmatch(name)), MAX_DROPPED))
+    if len(shown) < len(names):
+        shown.append("...")
+    return ",".join(shown).encode()
 
 
 def score_text(ex: Exchange) -> str:

@@ -6,13 +6,15 @@ from typing import Literal
 
 import msgspec
 
+from gateway.windows import MUST_BE, is_window
+
 MAX_NANO = 2**53 - 1
 Outcome = Literal["ok", "hit", "limited", "unaffordable", "missing"]
 
 
 class Budget(msgspec.Struct, frozen=True):
-    """At most `limit` nano-USD per `window`: "total", "day", "month" (UTC calendar) or a number
-    of seconds as text."""
+    """At most `limit` nano-USD per `window` (see `gateway.windows`). Raises ValueError for what no
+    ledger can keep."""
 
     limit: int
     window: str = "total"
@@ -20,10 +22,8 @@ class Budget(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if not 0 <= self.limit <= MAX_NANO:
             raise ValueError(f"budget limit out of range: {self.limit}")
-        if self.window not in ("total", "day", "month") and not (
-            self.window.isascii() and self.window.isdigit() and 0 < int(self.window) < 10**9
-        ):
-            raise ValueError(f"budget window: {self.window!r} is not total, day, month or seconds")
+        if not is_window(self.window):
+            raise ValueError(f"budget window {self.window[:64]!r} {MUST_BE}")
 
 
 class Limits(msgspec.Struct, frozen=True):

@@ -491,6 +491,33 @@ async def test_the_requests_own_fault_keeps_message_and_param_without_our_key(se
     assert (caught.value.param, caught.value.code) == ("messages", "invalid_type")
 
 
+TEAM = "Zx81-private-team-value"
+BASIC = "dGVhbTp3b3Jkcw=="
+
+
+@pytest.mark.parametrize("echo", [TEAM, f"Basic {BASIC}", BASIC, f"x-team-key: {TEAM}, {BASIC}"])
+async def test_configured_headers_are_kept_out_of_errors(serve, echo) -> None:
+    own = {"x-team-key": TEAM, "x-proxy": f"Basic {BASIC}", "x-region": "eu-west"}
+    answer = refused(400, message=f"access denied for {echo} in eu-west", param=echo, code="bad")
+    backend, _ = await serve(answer, headers=own)
+    with pytest.raises(InvalidUpstreamRequest) as caught:
+        await backend.open(call())
+    shown = f"{caught.value.message} {caught.value.param}"
+    assert "access denied for" in shown and "eu-west" in shown
+    assert TEAM not in shown
+    assert BASIC not in shown
+
+
+async def test_configured_headers_are_kept_out_of_a_streams_error(serve) -> None:
+    events = sse(piece("Hi"), {"error": {"message": f"denied for {TEAM}"}})
+    backend, _ = await serve(SSE % CLOSE + events, headers={"x-team-key": TEAM})
+    reply = await backend.open(call(stream=True))
+    with pytest.raises(StreamFailed) as caught:
+        _ = [event async for event in reply.events()]
+    assert "denied for" in caught.value.message
+    assert TEAM not in caught.value.message
+
+
 def silent(raw_server, transport, first: bytes = b"", then: bytes = b"", every: float = 0.02):
     """An upstream that sends `first`, then `then` again and again, for ever."""
     gone = asyncio.Event()
