@@ -4,6 +4,7 @@ neither goes to a frontier that its label keeps it from."""
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
 import pytest
@@ -61,6 +62,36 @@ def test_text_that_looks_like_binary_data_is_read(scene: Scene, body: dict[str, 
     answer = scene.ask("main", body)
     assert answer.headers["x-tollhouse-residency"] == "pii"
     assert answer.headers["x-tollhouse-backend"] == "near"
+
+
+@pytest.mark.parametrize(
+    ("label", "text"),
+    [
+        ("pii", "x\nDE89370400440532013000\ny"),
+        ("pii", "name\tX\nTel: 030 1234567\nok"),
+        ("phi", "Patient:\nDOB 01/02/1970\nfever\nasthma"),
+        ("phi", "line\nMRN 12345678"),
+    ],
+)
+def test_arguments_of_tools_are_read_as_what_they_stand_for(
+    scene: Scene, label: str, text: str
+) -> None:
+    function = {"name": "f", "arguments": json.dumps({"note": text})}
+    call = {"id": "call_1", "type": "function", "function": function}
+    messages = [
+        {"role": "user", "content": "Go on."},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "call_1", "content": "done"},
+    ]
+    plain = scene.ask("main", chat(text)).headers["x-tollhouse-residency"]
+    assert label in plain
+    for body in (
+        {"model": "auto", "messages": messages},
+        chat(f"What is in it?\n{json.dumps(function)}"),
+    ):
+        answer = scene.ask("main", body)
+        assert answer.headers["x-tollhouse-residency"] == plain
+        assert answer.headers["x-tollhouse-backend"] == "near"
 
 
 @pytest.mark.parametrize(
