@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.auth import AuthError, AuthUnavailable, Principal
+from gateway.auth import AuthError, AuthUnavailable, Principal, TermsUnreadable
 from gateway.catalog import UnknownModel
 from gateway.errors import (
     GatewayError,
@@ -37,12 +37,14 @@ _NOTHING = Detection(frozenset(), ())
 
 
 async def authenticate(runtime: Runtime, controls: Controls) -> Principal:
-    """Raises GatewayError 401, or 503 when the keys cannot be looked up: a dependency's failure
-    must not look like bad credentials."""
+    """Raises GatewayError 401, or 503 when the keys cannot be looked up or what the key may spend
+    cannot be read: neither must look like bad credentials."""
     try:
         return await runtime.keyring.authenticate(controls.token)
     except AuthUnavailable as exc:
         raise unavailable("keys_unavailable", "Keys cannot be checked right now.") from exc
+    except TermsUnreadable as exc:
+        raise unavailable("terms_unreadable", str(exc), retry_after=None) from exc
     except AuthError as exc:
         raise unauthenticated(str(exc)) from exc
 
@@ -60,7 +62,7 @@ async def admit(
         labels = combine(
             (*principal.labels, *policy.mandatory_labels, *base.mandatory_labels),
             inbound.controls.labels,
-            (*found.labels, *_unread(inbound, policy), *_unread(inbound, base)),
+            (*found.labels, *_unread(inbound, policy, base)),
         )
     except LabelError as exc:
         raise bad_request(str(exc), "x-tollhouse-residency") from exc
@@ -199,11 +201,10 @@ async def _detect(runtime: Runtime, text: str, policies: tuple[Policy, ...]) -> 
     return look()
 
 
-def _unread(inbound: Inbound, policy: Policy) -> tuple[str, ...]:
-    """The label of content that no detector can read (images, audio, files, token ids)."""
-    if policy.opaque_label and opaque_content(inbound.body):
-        return (policy.opaque_label,)
-    return ()
+def _unread(inbound: Inbound, *policies: Policy) -> tuple[str, ...]:
+    """The labels of content that no detector can read (images, audio, files, token ids)."""
+    labels = tuple(policy.opaque_label for policy in policies if policy.opaque_label)
+    return labels if labels and opaque_content(inbound.body) else ()
 
 
 async def _count(

@@ -20,6 +20,7 @@ from gateway.config.convert import convert
 from gateway.config.errors import ConfigError
 from gateway.config.learning import check_learning
 from gateway.config.model import SECRET_FIELDS, BackendConfig, Config, EngineConfig, ModelConfig
+from gateway.windows import MUST_BE, is_window
 from routers.budget import curve_problem
 from routers.cards import MAX_OFFSET
 from routers.patterns import CLASSES
@@ -43,7 +44,6 @@ _MAX_THREADS = 1024
 _MAX_TOKENS = 1_000_000_000
 # What the embedded engine counts its tokens with.
 _MAX_INT32 = 2**31 - 1
-_WINDOWS = ("total", "day", "month")
 
 
 def load_config(path: str | Path, env: Mapping[str, str] | None = None) -> Config:
@@ -382,5 +382,5 @@ def _check_scopes(config: Config) -> None:
 def _check_money(budget: float | None, window: str, where: str) -> None:
     if budget is not None and not 0 <= budget <= 9_000_000:
         raise ConfigError(f"{where}.budget_usd", "must be between 0 and 9,000,000")
-    if window not in _WINDOWS and not (window.isdigit() and int(window) > 0):
-        raise ConfigError(f"{where}.window", "must be total, day, month or a number of seconds")
+    if not is_window(window):
+        raise ConfigError(f"{where}.window", MUST_BE)

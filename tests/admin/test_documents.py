@@ -181,6 +181,39 @@ def test_a_key_that_cannot_be_names_the_field(
     assert [error["path"] for error in reply.json()["errors"]] == [path]
 
 
+@pytest.mark.parametrize(
+    "window",
+    [
+        "000000000001000000000000",
+        "000000000001999999999",
+        "1000000000",
+        "0",
+        "",
+        "-1",
+        "²",
+        "٣",
+        "1e3",
+    ],
+)
+def test_a_window_that_no_ledger_can_read_is_not_stored(
+    admin: httpx.Client, gateway: Any, window: str
+) -> None:
+    for ask, path in ((admin.post, "/keys"), (admin.put, "/budgets/team:red")):
+        answer = ask(path, json={"budget_usd": 1, "window": window})
+        assert status(answer) == 400
+        assert answer.json()["errors"][0]["path"] == "window"
+    page = admin.get("/budgets")
+    assert status(page) == 200
+    assert [scope["id"] for scope in page.json()["scopes"]] == ["org:acme"]
+
+
+def test_a_window_of_seconds_may_have_zeros_before_it(admin: httpx.Client) -> None:
+    for window in ("1", "999999999", "0000000000003600"):
+        answer = admin.put("/budgets/team:red", json={"budget_usd": 1, "window": window})
+        assert (status(answer), answer.json()["window"]) == (200, window)
+        assert status(admin.get("/budgets")) == 200
+
+
 def test_the_list_of_keys_has_pages(admin: httpx.Client) -> None:
     made = {admin.post("/keys", json={}).json()["id"] for _ in range(4)} | {"configconfig"}
     seen: list[str] = []
@@ -292,6 +325,27 @@ def test_explaining_takes_a_key_and_only_tightens(admin: httpx.Client) -> None:
         reply = admin.post("/explain", json=given)
         assert status(reply) == 400
         assert reply.json()["errors"][0]["path"] == path
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"org": "\xff\xfe"}', "UTF-8"),
+        (b'{"\xff": 1}', "UTF-8"),
+        (b'{"x": ' + b"[" * 900 + b"]" * 900 + b"}", "200 levels"),
+        (b'{"x": ' + b"[" * 5000 + b"]" * 5000 + b"}", "200 levels"),
+        (b'{"org": ', "JSON"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/keys", "/policies:validate", "/explain"])
+def test_a_body_that_cannot_be_read_says_what_is_wrong(
+    admin: httpx.Client, path: str, body: bytes, said: str
+) -> None:
+    reply = admin.post(path, content=body, headers={"content-type": "application/json"})
+    assert status(reply) == 400
+    (error,) = reply.json()["errors"]
+    assert error["path"] in ("body", "x")
+    assert said in error["message"]
 
 
 def test_backends_are_shown(admin: httpx.Client) -> None:
