@@ -106,7 +106,9 @@ def opened(path: Path) -> Iterator[Iterator[bytes]]:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             yield iter(file)
     except (OSError, EOFError, zlib.error) as exc:
-        raise LabelsError(f"{path}: cannot be read: {exc}") from exc
+        raise LabelsError(
+            f"{path}: cannot be read: {getattr(exc, 'strerror', None) or exc}"
+        ) from exc
 
 
 def records(lines: Iterable[bytes], where: str) -> Iterator[tuple[int, str, dict[str, Any]]]:

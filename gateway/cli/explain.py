@@ -14,6 +14,7 @@ from gateway.cli.errors import FAILED, OK, USAGE, CliError
 from gateway.cli.output import print_json
 from gateway.cli.streams import stdin
 from gateway.config import Config, load_config, parse_config
+from gateway.config.errors import why_unreadable
 from gateway.errors import GatewayError
 
 
@@ -42,7 +43,7 @@ def _read(name: str) -> dict[str, Any]:
         data = stdin().read() if name == "-" else Path(name).read_bytes()
         return msgspec.json.decode(data, type=dict[str, Any])
     except OSError as exc:
-        raise CliError(f"{name} cannot be read: {exc}", USAGE) from exc
+        raise CliError(f"{name} cannot be read: {why_unreadable(exc)}", USAGE) from exc
     except msgspec.DecodeError as exc:
         raise CliError(f"{name}: {exc}", USAGE) from exc
 

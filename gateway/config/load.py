@@ -17,7 +17,7 @@ from backends.prices import Price, PriceError, nano_usd
 from backends.profiles import CAPABILITIES
 from backends.providers import load_providers
 from gateway.config.convert import convert
-from gateway.config.errors import ConfigError
+from gateway.config.errors import ConfigError, why_unreadable
 from gateway.config.learning import check_learning
 from gateway.config.model import SECRET_FIELDS, BackendConfig, Config, ModelConfig
 from routers.budget import curve_problem
@@ -39,16 +39,17 @@ def load_config(path: str | Path, env: Mapping[str, str] | None = None) -> Confi
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(str(path), f"cannot be read: {exc}") from exc
-    return parse_config(text, env)
+        raise ConfigError(str(path), f"cannot be read: {why_unreadable(exc)}") from exc
+    return parse_config(text, env, str(path))
 
 
-def parse_config(text: str, env: Mapping[str, str] | None = None) -> Config:
-    """`env` defaults to the process's environment. Raises ConfigError."""
+def parse_config(text: str, env: Mapping[str, str] | None = None, name: str = "") -> Config:
+    """`env` defaults to the process's environment; `name` is of the file that the text is from.
+    Raises ConfigError."""
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
-        raise ConfigError("", f"not valid TOML: {exc}") from exc
+        raise ConfigError(name, f"not valid TOML: {exc}") from exc
     resolved = _resolve(raw, "", os.environ if env is None else env)
     config = convert(resolved, Config)
     if "default" not in config.policies:
