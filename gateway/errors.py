@@ -106,7 +106,7 @@ def model_not_found(model: str) -> GatewayError:
     return GatewayError(
         404,
         "model_not_found",
-        f"The model {model[:200]!r} does not exist or you do not have access to it.",
+        f"There is no model {model[:200]!r}; GET /v1/models lists those that there are.",
         param="model",
     )
 
