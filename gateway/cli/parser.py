@@ -114,7 +114,7 @@ def _inspecting(commands: _Commands) -> None:
         commands, "explain", "explain:run", "decide a request without calling any model"
     )
     explain.add_argument("request", metavar="REQUEST.json", help="a chat request, - for stdin")
-    explain.add_argument("--config", metavar="FILE")
+    explain.add_argument("--config", metavar="FILE", help="without it, what serve would find here")
     explain.add_argument("--key", metavar="ID", help="public id of a key in the configuration")
     explain.add_argument("--labels", metavar="A,B", default="", help="residency labels to add")
     explain.add_argument("--policy", metavar="NAME", default="")

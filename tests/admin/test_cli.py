@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from backends.providers import load_providers
 from gateway.cli import main
 
 POLICY = 'threshold = 0.9\n[labels.phi]\ntiers = ["local"]\n'
@@ -218,3 +220,23 @@ def test_explain_decides_offline(tmp_path: Path, capsys: pytest.CaptureFixture[s
     request.write_text('{"model": "auto", "messages": 1}')
     assert main(args) == 2
     assert "messages: " in capsys.readouterr().err
+
+
+def test_explain_without_a_file_finds_what_serve_would(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for provider in load_providers().values():
+        if provider.key_env:
+            monkeypatch.delenv(provider.key_env, raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-nobody's")
+    monkeypatch.chdir(tmp_path)
+    request = tmp_path / "request.json"
+    request.write_text('{"model": "auto", "messages": [{"role": "user", "content": "hi"}]}')
+    assert main(["explain", str(request), "--json"]) == 0
+    shown = capsys.readouterr()
+    assert "openai" in {c["backend"] for c in json.loads(shown.out)["plan"]}
+    assert "tollhouse: no --config, so with what `tollhouse serve` finds here:\n" in shown.err
+    assert re.search(r"^  openai: .* by OPENAI_API_KEY$", shown.err, re.MULTILINE)
+    assert "sk-nobody" not in shown.out + shown.err
+    # Nothing is made for it, neither a key nor a folder.
+    assert [found.name for found in tmp_path.iterdir()] == ["request.json"]
