@@ -17,12 +17,14 @@
     |   +-- ContextTooLong         a model with a larger window may still answer
     |   +-- UpstreamRedirected     3xx: never followed
     |   +-- UpstreamProtocolError  not an answer of the dialect: HTML, bad JSON, too large
+    |   +-- Untranslatable         the dialect has no place for a field that changes the meaning
     +-- FatalError                 no other candidate would do better, or none may be asked
     |   +-- InvalidUpstreamRequest 400, 413, 422: the request itself is at fault
     |   +-- ContentFiltered        refused by the provider's content filter: not routed around
-    |   +-- Untranslatable         the dialect has no place for a field that changes the meaning
+    |   +-- InvalidValue           a field of the request is wrong in itself
     +-- StreamBroken               after the first byte of an answer
         +-- StreamTruncated        ended without a finish reason or terminal event
+        |   +-- ChoicesMissing     ended in order, with fewer choices than were asked for
         +-- StreamIdle             nothing came for the idle timeout
         +-- StreamFailed           the upstream sent an error event
 
@@ -34,12 +36,14 @@ from __future__ import annotations
 
 __all__ = [
     "BackendError",
+    "ChoicesMissing",
     "ConnectFailed",
     "ContentFiltered",
     "ContextTooLong",
     "FatalError",
     "FirstTokenTimeout",
     "InvalidUpstreamRequest",
+    "InvalidValue",
     "Overloaded",
     "RateLimited",
     "RetryableError",
@@ -65,7 +69,8 @@ class BackendError(Exception):
     `message` is safe to show to a client: it never holds a key, a prompt or an answer.
     `status` is the upstream's HTTP status, or None when there was none. `code` and `param`
     follow the OpenAI error form. `retry_after` is in seconds. `sends` is how often the request
-    was put on the wire: 2 when a kept-alive connection proved dead and the fresh one failed too.
+    was put on the wire: 2 when a kept-alive connection proved dead and the fresh one failed too,
+    0 for what was found out before anybody was asked.
     """
 
     kind = "upstream_error"
@@ -144,6 +149,13 @@ class UpstreamProtocolError(SpillableError):
     kind = "upstream_protocol_error"
 
 
+class Untranslatable(SpillableError):
+    """`param` names the field."""
+
+    kind = "unsupported_parameter"
+    sends = 0
+
+
 class FatalError(BackendError):
     pass
 
@@ -156,10 +168,11 @@ class ContentFiltered(FatalError):
     kind = "content_filter"
 
 
-class Untranslatable(FatalError):
+class InvalidValue(FatalError):
     """`param` names the field."""
 
-    kind = "unsupported_parameter"
+    kind = "invalid_value"
+    sends = 0
 
 
 class StreamBroken(BackendError):
@@ -168,6 +181,13 @@ class StreamBroken(BackendError):
 
 class StreamTruncated(StreamBroken):
     kind = "upstream_stream_truncated"
+
+
+class ChoicesMissing(StreamTruncated):
+    """Some engines ignore `n`: the request is not served, but nothing is wrong with the engine.
+    Raised for whole answers too."""
+
+    kind = "upstream_choices_missing"
 
 
 class StreamIdle(StreamBroken):

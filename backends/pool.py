@@ -11,6 +11,7 @@ import msgspec
 from backends.base import Backend, Call, Event, Reply, Usage
 from backends.errors import (
     BackendError,
+    ChoicesMissing,
     ContextTooLong,
     FatalError,
     Overloaded,
@@ -22,7 +23,7 @@ __all__ = ["Pool", "PoolSettings", "ReplicaState"]
 
 # The request's own fault: the replica is well. A rate limit counts as a failure, because a replica
 # that refuses call after call should be left alone for a while.
-_NOT_ILL = (FatalError, ContextTooLong, UpstreamModelMissing)
+_NOT_ILL = (FatalError, ContextTooLong, UpstreamModelMissing, ChoicesMissing)
 _DECAY = 0.2
 
 
@@ -103,7 +104,11 @@ class Pool:
         try:
             return _PoolReply(await replica.backend.open(call), watch)
         except BackendError as exc:
-            watch.failed(exc)
+            if exc.sends:
+                watch.failed(exc)
+            else:
+                # Nobody was asked: a probe has shown nothing, and must be given back.
+                watch.abandoned()
             raise
         except BaseException:
             # Cancelled, or a defect: says nothing of the replica, but its probe must be given back.

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal
 
 from backends.base import Call, Timeouts
-from backends.dialects.chat_reply import ChatReply
+from backends.dialects.chat_reply import ChatReply, choices_asked
 from backends.dialects.exchange import check_headers
 from backends.dialects.refusals import Refusal, error_for, parse_error
 from backends.errors import (
@@ -61,8 +61,7 @@ class ScriptedBackend:
         playback = _playback(call, plan)
         exchange = _Performance(self, playback, call)
         await exchange.start()
-        copies = call.body.get("n")
-        return ChatReply(exchange, call.operation, choices=copies if isinstance(copies, int) else 1)
+        return ChatReply(exchange, call.operation, choices=choices_asked(call.body))
 
     async def aclose(self) -> None:
         """Nothing to close."""

@@ -99,6 +99,8 @@ def _content_tokens(content: Any) -> int:
 def _text_of(content: Any) -> str:
     if isinstance(content, str):
         return content
+    if isinstance(content, list) and any(isinstance(part, str) for part in content):
+        return " ".join(part for part in content if isinstance(part, str))
     return " ".join(str(part.get("text", "")) for part in _dicts(content) if "text" in part)
 
 
@@ -147,8 +149,9 @@ def _text(body: Mapping[str, Any], plan: Plan, asked: str) -> tuple[tuple[str, .
 
 
 def _stopped(text: str, body: Mapping[str, Any]) -> str | None:
-    stops = body.get("stop") or body.get("stop_sequences") or ()
-    found = [text.find(stop) for stop in ([stops] if isinstance(stops, str) else stops) if stop]
+    stops = body.get("stop") or body.get("stop_sequences")
+    listed = stops if isinstance(stops, list) else [stops]
+    found = [text.find(stop) for stop in listed if isinstance(stop, str) and stop]
     places = [place for place in found if place >= 0]
     return text[: min(places)] if places else None
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from backends.base import Operation
+from backends.dialects.chat_reply import choices_asked
 from backends.faults import Plan
 from backends.scripted_answer import Answer, compose, count_prompt
 
@@ -75,7 +76,7 @@ class ChatWire:
         self._model = str(body.get("model"))
         options = body.get("stream_options")
         self._usage = bool(options.get("include_usage")) if isinstance(options, dict) else False
-        self._choices = body.get("n") if isinstance(body.get("n"), int) else 1
+        self._choices = choices_asked(body)
         kind = "chatcmpl" if self._chat else "cmpl"
         digest = hashlib.blake2s(_encode(body.get("messages", body.get("prompt"))), digest_size=8)
         self._id = f"{kind}-{digest.hexdigest()}"
@@ -99,7 +100,7 @@ class ChatWire:
 
     def frames(self, answer: Answer) -> list[Frame]:
         frames = []
-        for index in range(self._choices or 1):
+        for index in range(self._choices):
             if self._chat:
                 start = {"role": "assistant", "content": None if answer.calls else ""}
                 frames.append(Frame(self._chunk(index, start), "start"))
@@ -122,7 +123,7 @@ class ChatWire:
 
     def _reported(self, reported: tuple[int, int]) -> dict[str, int]:
         prompt, completion = reported
-        completion *= self._choices or 1
+        completion *= self._choices
         return {
             "prompt_tokens": prompt,
             "completion_tokens": completion,
@@ -132,7 +133,7 @@ class ChatWire:
     def whole(self, answer: Answer) -> bytes:
         body = {
             **self._head(False),
-            "choices": [self._choice(answer, index) for index in range(self._choices or 1)],
+            "choices": [self._choice(answer, index) for index in range(self._choices)],
         }
         if answer.reported:
             body["usage"] = self._reported(answer.reported)
@@ -208,13 +209,12 @@ def play(wire: Wire, body: Mapping[str, Any], plan: Plan) -> Playback:
         reset=plan.reset,
         end=plan.how if cut else "clean",
         prompt=answer.prompt,
-        completion=sum(frame.tokens for frame in frames) if cut else _charged(answer, body),
+        completion=(
+            sum(frame.tokens for frame in frames)
+            if cut
+            else answer.completion * choices_asked(body)
+        ),
     )
-
-
-def _charged(answer: Answer, body: Mapping[str, Any]) -> int:
-    copies = body.get("n")
-    return answer.completion * (copies if isinstance(copies, int) and copies > 1 else 1)
 
 
 def _whole_frames(wire: Wire, answer: Answer, plan: Plan) -> list[Frame]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.auth import AuthError, AuthUnavailable, Principal
+from gateway.auth import AuthError, AuthUnavailable, Principal, TermsUnreadable
 from gateway.catalog import UnknownModel
 from gateway.errors import (
     GatewayError,
@@ -37,12 +37,14 @@ _NOTHING = Detection(frozenset(), ())
 
 
 async def authenticate(runtime: Runtime, controls: Controls) -> Principal:
-    """Raises GatewayError 401, or 503 when the keys cannot be looked up: a dependency's failure
-    must not look like bad credentials."""
+    """Raises GatewayError 401, or 503 when the keys cannot be looked up or what the key may spend
+    cannot be read: neither must look like bad credentials."""
     try:
         return await runtime.keyring.authenticate(controls.token)
     except AuthUnavailable as exc:
         raise unavailable("keys_unavailable", "Keys cannot be checked right now.") from exc
+    except TermsUnreadable as exc:
+        raise unavailable("terms_unreadable", str(exc), retry_after=None) from exc
     except AuthError as exc:
         raise unauthenticated(str(exc)) from exc
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from itertools import islice
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,9 @@ SSE_HEADERS: Headers = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
+
+MAX_DROPPED = 32
+_FIELD_NAME = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
 
 stream_error = stream_error_event
 
@@ -66,10 +71,19 @@ def headers(ex: Exchange, attempt: Attempt, dropped: tuple[str, ...], *, started
     if not ex.inbound.stream:
         found.append((b"x-tollhouse-cost-usd", usd(ex.spent)))
     if dropped:
-        found.append((b"x-tollhouse-dropped-params", ",".join(dropped).encode()))
+        found.append((b"x-tollhouse-dropped-params", dropped_names(dropped)))
     if ex.entered is not None:
         found += rate_headers(ex)
     return found
+
+
+def dropped_names(names: tuple[str, ...]) -> bytes:
+    """The names of fields as one header value. They are the client's own text: at most 32 of those
+    that are plain and short, then `...` when there are more."""
+    shown = list(islice((name for name in names if _FIELD_NAME.fullmatch(name)), MAX_DROPPED))
+    if len(shown) < len(names):
+        shown.append("...")
+    return ",".join(shown).encode()
 
 
 def score_text(ex: Exchange) -> str:
@@ -113,37 +127,34 @@ def cached_headers(ex: Exchange, hit: CachedAnswer) -> Headers:
     return found + rate_headers(ex)
 
 
-class _Chunk(msgspec.Struct):
-    choices: list[object] | None = None
-    usage: object = None
-
-
-_chunk = msgspec.json.Decoder(_Chunk)
-
-
 def replayed_events(hit: CachedAnswer, include_usage: bool) -> Iterator[bytes]:
     """The stored events as they were sent, less the usage event when it was not asked for."""
-    for data in hit.events:
-        if not include_usage and data.find(b'"choices":[]') >= 0:
-            chunk = _chunk.decode(data)
-            if not chunk.choices and chunk.usage:
-                continue
-        yield b"data: " + data + b"\n\n"
+    for index, data in enumerate(hit.events):
+        if include_usage or index not in hit.usage_only:
+            yield b"data: " + data + b"\n\n"
 
 
 def missing_usage(ex: Exchange, opened: Opened) -> bytes:
-    """A usage chunk for a client that asked for one when the upstream sent none."""
-    if opened.usage_sent:
+    """The usage event of a stream whose upstream sent none, once it has come to its end; nothing
+    where there is none to be made."""
+    usage = opened.attempt.usage
+    if not ex.inbound.stream or opened.usage_sent or usage is None:
         return b""
-    usage = opened.usage or opened.estimate()
-    return b"data: " + usage_chunk(ex, opened.attempt, usage) + b"\n\n"
+    return _usage_event(ex, opened.attempt, usage)
 
 
-def usage_chunk(ex: Exchange, attempt: Attempt, usage: Usage) -> bytes:
+_STREAMS = {
+    "chat": ("chatcmpl", "chat.completion.chunk"),
+    "completions": ("cmpl", "text_completion"),
+}
+
+
+def _usage_event(ex: Exchange, attempt: Attempt, usage: Usage) -> bytes:
+    prefix, form = _STREAMS[ex.inbound.operation]
     return msgspec.json.encode(
         {
-            "id": f"chatcmpl-{ex.inbound.request_id}",
-            "object": "chat.completion.chunk",
+            "id": f"{prefix}-{ex.inbound.request_id}",
+            "object": form,
             "created": int(ex.wall),
             "model": attempt.model or attempt.candidate.model,
             "choices": [],

@@ -57,19 +57,27 @@ class Worker:
     async def lifespan(self, _: Litestar, resolved: Resolved) -> AsyncIterator[None]:
         composition = compose(resolved)
         self._composition = composition
-        await composition.start()
         try:
-            self._pipeline = Pipeline(composition.runtime)
-            register_gauges(self.runtime, self._pipeline, lambda: self.outbox_lag)
-            composition.spawn(self._pipeline.settler.renew(self.runtime.config.store.lease))
-            await self.runtime.telemetry.start(publisher(self.runtime))
-            settle_memory()
+            await self._start(composition)
             yield
         finally:
             self.draining = True
             if self._pipeline is not None:
                 await self._pipeline.settler.drain()
             await composition.aclose()
+
+    async def _start(self, composition: Composition) -> None:
+        try:
+            await composition.start()
+            self._pipeline = Pipeline(composition.runtime)
+            register_gauges(self.runtime, self._pipeline, lambda: self.outbox_lag)
+            composition.spawn(self._pipeline.settler.renew(self.runtime.config.store.lease))
+            await self.runtime.telemetry.start(publisher(self.runtime))
+            settle_memory()
+        except Exception as exc:
+            # The process ends with it, whatever it is: one line says so beside the server's trace.
+            log.error("the gateway cannot start: %s: %s", type(exc).__name__, exc)
+            raise
 
 
 class Front:

@@ -14,10 +14,12 @@ from time import perf_counter
 import msgspec
 
 from backends.base import Call, Event, Reply, Timeouts, Usage
+from backends.dialects.chat_reply import choices_asked
 from backends.errors import (
     BackendError,
     ContextTooLong,
     FirstTokenTimeout,
+    Untranslatable,
     UpstreamTimeout,
 )
 from backends.health import BREAKER_OPEN
@@ -30,7 +32,7 @@ from gateway.limits import Gate
 from gateway.runtime import Runtime
 from gateway.settlement import Settler
 from gateway.telemetry import SpanStart
-from routers.types import Candidate
+from routers.types import Candidate, Decision, Rejection
 
 # Failures before a status after which the upstream may have worked, and charged, for the prompt.
 # Once it said 200, it may have in any case.
@@ -47,10 +49,12 @@ class Opened:
         "_reply",
         "_room",
         "_runtime",
+        "_stated",
+        "_stated_at",
+        "_usage_only",
         "attempt",
         "finish",
         "first",
-        "usage_sent",
     )
 
     def __init__(self, runtime: Runtime, ex: Exchange, attempt: Attempt, reply: Reply) -> None:
@@ -61,18 +65,21 @@ class Opened:
         keeps = ex.cache_key is not None or ex.sampled
         self._room = runtime.config.cache.max_entry_kb << 10 if keeps else 0
         self._kept: list[bytes] = []
+        self._stated: Usage | None = None
+        self._stated_at = 0
+        self._usage_only: list[int] = []
         self.attempt = attempt
         self.first: list[Event] = []
         self.finish: str | None = None
-        self.usage_sent = False
 
     @property
     def dropped(self) -> tuple[str, ...]:
         return self._reply.dropped
 
     @property
-    def usage(self) -> Usage | None:
-        return self._reply.usage
+    def usage_sent(self) -> bool:
+        """Whether the upstream has reported its usage in an event of its own."""
+        return bool(self._usage_only)
 
     async def begin(self) -> None:
         """Read up to the first semantic event. Raises BackendError."""
@@ -94,10 +101,12 @@ class Opened:
 
     def _note(self, event: Event) -> None:
         self.attempt.text_bytes += event.text_bytes
+        if event.usage is not None and event.usage != self._stated:
+            self._stated, self._stated_at = event.usage, self.attempt.text_bytes
         if event.finish is not None:
             self.finish = event.finish
         if event.usage_only:
-            self.usage_sent = True
+            self._usage_only.append(len(self._kept))
         if self._room > 0:
             self._room -= len(event.data)
             self._kept.append(event.data)
@@ -108,6 +117,20 @@ class Opened:
             completion=estimate_completion(self.attempt.text_bytes),
             estimated=True,
         )
+
+    def used(self) -> Usage:
+        """What an answer that has not come to its end has used so far: as its upstream stated it,
+        and an estimate of the text that came after that. An Anthropic stream states one output
+        token at its beginning, and how many they were at its end."""
+        stated = self._reply.usage
+        if stated is None:
+            return self.estimate()
+        # What no event of the answer stated is newer than all of them.
+        later = self.attempt.text_bytes - self._stated_at if stated == self._stated else 0
+        if not later:
+            return stated
+        completion = stated.completion + estimate_completion(later)
+        return msgspec.structs.replace(stated, completion=completion, estimated=True)
 
     def complete(self) -> None:
         """The answer came to its end."""
@@ -120,7 +143,7 @@ class Opened:
 
     def fail(self, error: BackendError) -> None:
         """The answer broke after it had begun."""
-        self.attempt.usage = self._reply.usage or self.estimate()
+        self.attempt.usage = self.used()
         close(self._runtime, self.attempt, error)
 
     @property
@@ -128,8 +151,9 @@ class Opened:
         """Every event so far, where they are kept and were not too large."""
         return self._kept if self._room > 0 else None
 
-    def cached(self, ex: Exchange) -> CachedAnswer | None:
-        """The answer as the cache keeps it; None when it may not be kept."""
+    def cached(self, ex: Exchange, usage_event: bytes) -> CachedAnswer | None:
+        """The answer as the cache keeps it; None when it may not be kept. `usage_event`: what the
+        upstream left out of its stream, or nothing."""
         attempt = self.attempt
         if ex.cache_key is None or self._room <= 0 or attempt.usage is None:
             return None
@@ -137,32 +161,38 @@ class Opened:
             return None
         if not cacheable(200, self._finishes(ex)):
             return None
+        events, usage_only = self._kept, self._usage_only
+        if usage_event:
+            events, usage_only = [*events, usage_event], [len(events)]
         return CachedAnswer(
             backend=attempt.candidate.backend,
             model=attempt.candidate.model,
             tier=attempt.candidate.tier,
             stream=ex.inbound.stream,
-            events=self._kept,
+            events=events,
             usage=attempt.usage,
             finish=self.finish or "",
             created=ex.wall,
+            usage_only=usage_only,
         )
 
     def _finishes(self, ex: Exchange) -> tuple[str | None, ...]:
-        """The finish reason of every choice. Answers with several are read again for it."""
+        """The finish reason of every choice; none at all when there are fewer than were asked
+        for. Answers with several are read again for it."""
         if ex.inbound.operation == "embeddings":
             return ("stop",)
-        body = ex.inbound.body
-        if body.get("n") in (None, 1) and not isinstance(body.get("prompt"), list):
+        asked = choices_asked(ex.inbound.body)
+        if asked == 1:
             return (self.finish,)
-        return finishes(self._kept)
+        found = finishes(self._kept)
+        return found if len(found) >= asked else ()
 
     async def aclose(self) -> None:
         await self._reply.aclose()
         if self.attempt.outcome == "open":
             self.attempt.outcome = "cancelled"
             self.attempt.ended = perf_counter()
-            self.attempt.usage = self._reply.usage or self.estimate()
+            self.attempt.usage = self.used()
             self.attempt.cost = self._runtime.catalog.cost(self.attempt)
 
 
@@ -192,6 +222,25 @@ def finishes(events: list[bytes]) -> tuple[str | None, ...]:
     return tuple(found.values())
 
 
+def incapable(decision: Decision, at: int, param: str | None) -> Decision:
+    """The decision without the candidate at this place of its plan, whose API has no place for
+    what the request asks in `param`. Of that only the field itself is named: the rest of the path
+    may be the client's own words."""
+    gone = decision.plan[at]
+    rest = decision.plan[:at] + decision.plan[at + 1 :]
+    field = (param or "body").partition("[")[0].partition(".")[0]
+    why = Rejection(gone.id, "capability", f"its API cannot carry the request's {field}")
+    elsewhere = at == 0 and rest and rest[0].tier != gone.tier
+    reason = "capability" if elsewhere else decision.reason
+    return msgspec.structs.replace(
+        decision,
+        plan=rest,
+        rejected=(*decision.rejected, why),
+        reason=reason if rest else "",
+        refusal=None if rest else "capability",
+    )
+
+
 def _sends(ex: Exchange) -> int:
     """How often this request was put on the wire so far."""
     return sum(a.error.sends if a.error is not None else 1 for a in ex.attempts)
@@ -217,18 +266,29 @@ class Caller:
         self._deadline = runtime.config.server.request_deadline
 
     async def open(self, ex: Exchange) -> Opened:
-        """Raises the last BackendError when the plan is used up, or GatewayError when the next
-        candidate cannot be paid."""
-        assert ex.decision is not None
-        plan = ex.decision.plan
+        """Raises the last BackendError when the plan is used up (of those that were asked, where
+        there are any), or GatewayError when the next candidate cannot be paid."""
         at, here = 0, 0
+        failed: BackendError | None = None
         self._runtime.catalog.retry_budget.request()
         while True:
+            assert ex.decision is not None
+            plan = ex.decision.plan
             here += 1
             attempt = self._attempt(ex, plan[at])
             try:
                 return await self._try(ex, attempt)
+            except Untranslatable as error:
+                # Nobody was asked: neither an attempt nor a record, but one candidate less.
+                ex.attempts.pop()
+                ex.decision = incapable(ex.decision, at, error.param)
+                plan = ex.decision.plan
+                if at == len(plan):
+                    raise failed or error from None
+                at += await self._gate.move(ex, plan[at:])
+                here = 0
             except BackendError as error:
+                failed = error
                 if error.code == BREAKER_OPEN:
                     # Nobody was asked: neither an attempt nor a record.
                     ex.attempts.pop()
@@ -293,12 +353,11 @@ class Caller:
             raise
         finally:
             ex.waited += perf_counter() - began
-        attempt.connected = True
         opened = Opened(self._runtime, ex, attempt, reply)
         try:
             await opened.begin()
         except BackendError:
-            attempt.usage = reply.usage
+            attempt.usage = opened.used()
             await reply.aclose()
             raise
         except BaseException:
@@ -318,13 +377,8 @@ class Caller:
         return Timeouts(base.connect, base.first_token, base.idle, max(left, 0.001))
 
     def _failed(self, ex: Exchange, attempt: Attempt, error: BackendError) -> None:
-        worked = attempt.connected or isinstance(error, _MAY_HAVE_CHARGED)
-        if worked and attempt.usage is None:
-            attempt.usage = Usage(
-                prompt=ex.need.prompt_tokens,
-                completion=estimate_completion(attempt.text_bytes),
-                estimated=True,
-            )
+        if attempt.usage is None and isinstance(error, _MAY_HAVE_CHARGED):
+            attempt.usage = Usage(prompt=ex.need.prompt_tokens, estimated=True)
         close(self._runtime, attempt, error)
 
     def _cancelled(self, ex: Exchange, attempt: Attempt) -> None:

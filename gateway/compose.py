@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Coroutine
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -95,26 +96,38 @@ class Composition:
         self._tasks.append(task)
 
     async def aclose(self) -> None:
-        """Stop everything; the outbox is drained once more, so that a clean stop leaves nothing."""
+        """Stop everything, also after a start that failed half way; the outbox is drained once
+        more, so that a clean stop leaves nothing."""
+        runtime = self.runtime
+        # The last one first; each is closed whatever became of the others.
+        async with AsyncExitStack() as closing:
+            for part in (
+                runtime.database,
+                runtime.store,
+                runtime.router,
+                self.transport,
+                runtime.catalog,
+                runtime.policies,
+                runtime.keyring,
+            ):
+                closing.push_async_callback(part.aclose)
+            closing.push_async_callback(runtime.telemetry.shutdown)
+            closing.push_async_callback(self._file_the_rest)
+            closing.push_async_callback(runtime.steering.aclose)
+            closing.push_async_callback(runtime.learning.aclose)
+            closing.push_async_callback(self._stop_tasks)
+
+    async def _stop_tasks(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        runtime = self.runtime
-        await runtime.learning.aclose()
-        await runtime.steering.aclose()
+
+    async def _file_the_rest(self) -> None:
         try:
             await self.drainer.flush()
         except (StoreError, RecordsError) as exc:
             # What is not filed stays in the outbox for the next start.
             log.warning("outbox not filed at the end: %s", exc)
-        await runtime.telemetry.shutdown()
-        await runtime.keyring.aclose()
-        await runtime.policies.aclose()
-        await runtime.catalog.aclose()
-        await self.transport.aclose()
-        await runtime.router.aclose()
-        await runtime.store.aclose()
-        await runtime.database.aclose()
 
 
 def _report(task: asyncio.Task[None]) -> None:

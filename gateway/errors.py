@@ -123,6 +123,7 @@ _TABLE: tuple[tuple[type[upstream.BackendError], _Out], ...] = (
     (upstream.ContextTooLong, _Out(400, "context_length_exceeded", "invalid_request_error")),
     (upstream.ContentFiltered, _Out(400, "content_policy_violation", "invalid_request_error")),
     (upstream.Untranslatable, _Out(400, "unsupported_parameter", "invalid_request_error")),
+    (upstream.InvalidValue, _Out(400, "invalid_value", "invalid_request_error")),
     (upstream.InvalidUpstreamRequest, _Out(400, "invalid_request", "invalid_request_error")),
     (upstream.RateLimited, _Out(429, "rate_limit_exceeded", "rate_limit_error")),
     (upstream.UpstreamBilling, _Out(502, "upstream_billing", "api_error")),

@@ -18,6 +18,8 @@ _decode = msgspec.json.Decoder().decode
 # A client that could name an upstream host would be sent the provider's key with its request.
 _FORBIDDEN = ("api_base", "base_url", "api_key", "api_version", "custom_llm_provider")
 _MAX_TAGS = 16
+# Labels are repeated in the answer's headers and in a refusal.
+_MAX_LABELS = 64
 
 
 class Controls(msgspec.Struct, frozen=True):
@@ -85,7 +87,11 @@ def _api_key(values: dict[str, Any], text: str) -> None:
 
 
 def _labels(values: dict[str, Any], text: str) -> None:
-    values["labels"] = _items(text)
+    labels = _items(text)
+    if len(labels) > _MAX_LABELS:
+        name = "x-tollhouse-residency"
+        raise bad_request(f"Header {name} takes up to {_MAX_LABELS} labels.", name)
+    values["labels"] = labels
 
 
 def _policy(values: dict[str, Any], text: str) -> None:

@@ -50,7 +50,8 @@ class Gate:
                 ex.entered, ex.cache = entered, "hit"
                 return hit
             # Too old for this client, or of an older format: go on without the cache.
-            entered = await self._ask(ex, msgspec.structs.replace(request, cache_key=None))
+            request = msgspec.structs.replace(request, cache_key=None, counted=True)
+            entered = await self._ask(ex, request)
         if entered is not None and entered.outcome == "missing" and await self._rebuilt(ex):
             entered = await self._ask(ex, msgspec.structs.replace(request, cache_key=None))
         ex.entered = entered

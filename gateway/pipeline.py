@@ -175,15 +175,18 @@ class Pipeline:
         finally:
             await opened.aclose()
 
-    async def _complete(self, ex: Exchange, opened: Opened) -> None:
-        """The answer came to its end: settle it, and keep it if it may be kept."""
+    async def _complete(self, ex: Exchange, opened: Opened) -> bytes:
+        """The answer came to its end: settle it, and keep it if it may be kept. Returns the usage
+        event that the upstream left out of its stream, or nothing."""
         opened.complete()
-        cached = opened.cached(ex)
+        usage_event = answer.missing_usage(ex, opened)
+        cached = opened.cached(ex, usage_event)
         value = encode_answer(cached, self._max_entry) if cached is not None else None
         await self.settler.settle(ex, value)
         if ex.flight is not None:
             ex.flight.land(value)
         self._learning.answered(ex, opened.attempt.candidate, opened.kept)
+        return usage_event
 
     async def _whole(self, ex: Exchange, client: Client, opened: Opened) -> None:
         body = opened.first[-1].data
@@ -211,9 +214,9 @@ class Pipeline:
             self.settler.observe(ex, 200, error)
             await client.finish(answer.stream_error(from_upstream(error)))
             return
-        last = answer.missing_usage(ex, opened) if keep_usage else b""
-        await self._complete(ex, opened)
+        usage_event = await self._complete(ex, opened)
         self.settler.observe(ex, 200)
+        last = b"data: " + usage_event + b"\n\n" if usage_event and keep_usage else b""
         await client.finish(last + answer.DONE)
 
     async def _replay(self, ex: Exchange, client: Client, hit: CachedAnswer) -> None:

@@ -15,10 +15,11 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors.multiprocess import Multiprocess
 
 from backends.local.engine import Engine, EngineError, EngineSettings, tiny_model_path
@@ -172,17 +173,32 @@ def server_config(resolved: Resolved) -> uvicorn.Config:
 
 
 def serve(resolved: Resolved, sock: socket.socket) -> int:
-    """Serve until SIGTERM or SIGINT. Open streams are given `server.drain` seconds."""
+    """Serve until SIGTERM or SIGINT. Open streams are given `server.drain` seconds. A start that
+    fails ends it too: 0 is returned, or the process exits with 0, only after it has served."""
     config = server_config(resolved)
     if resolved.config.server.workers == 1:
-        # Once stopped, uvicorn raises the signal again; the store and the engines that were started
-        # for it must still be stopped after that.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        server = uvicorn.Server(config)
+        return serve_here(config, sock)
+    supervisor = Multiprocess(config, sockets=[sock])
+    supervisor.run()
+    failed = any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes)
+    return STARTUP_FAILURE if failed else 0
+
+
+def serve_here(config: uvicorn.Config, sock: socket.socket) -> int:
+    server = uvicorn.Server(config)
+
+    def leave(*_: Any) -> NoReturn:
+        raise SystemExit(0 if server.started else STARTUP_FAILURE)
+
+    # Not ignored while the event loop may still wait for something: uvicorn's own handler is gone
+    # once it has stopped, and it raises the signal again then.
+    signal.signal(signal.SIGTERM, leave)
+    try:
         server.run(sockets=[sock])
-        return 0 if server.started else 1
-    Multiprocess(config, sockets=[sock]).run()
-    return 0
+    finally:
+        # The store and the engines that were started for it must still be stopped.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return 0 if server.started else STARTUP_FAILURE
 
 
 class Background:

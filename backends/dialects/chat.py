@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 
 from backends.base import Call, Operation
-from backends.dialects.chat_reply import ChatReply
+from backends.dialects.chat_reply import ChatReply, choices_asked
 from backends.dialects.exchange import Outgoing, call_headers, header_pairs, open_exchange
+from backends.dialects.refusals import secrets_of
 from backends.errors import Untranslatable
 from backends.http import Endpoint, UpstreamTransport, make_endpoint
 
@@ -59,7 +60,8 @@ class Quirks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class ChatSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`base_url` ends before `/chat/completions`. `key_header` carries `key_prefix` + `api_key`.
-    `headers` are sent with every request (an organisation, say)."""
+    `headers` are sent with every request (an organisation, say); what they hold appears in no
+    error, see `secrets_of`."""
 
     name: str
     base_url: str
@@ -83,7 +85,7 @@ class ChatBackend:
         self._settings = settings
         self._transport = transport
         self._clock = clock
-        self._secrets = (settings.api_key,) if settings.api_key else ()
+        self._secrets = secrets_of(settings.api_key, settings.headers)
         self._endpoints = _endpoints(settings)
 
     @property
@@ -102,21 +104,13 @@ class ChatBackend:
         return ChatReply(
             exchange,
             call.operation,
-            choices=_choices(body),
+            choices=choices_asked(body),
             dropped=dropped,
             secrets=self._secrets,
         )
 
     async def aclose(self) -> None:
         """Nothing to close: the connections belong to the transport."""
-
-
-def _choices(body: dict[str, Any]) -> int:
-    """How many choices the answer may have: `n` for each prompt of a list of prompts."""
-    n, prompt = body.get("n"), body.get("prompt")
-    each = n if isinstance(n, int) and n > 1 else 1
-    many = isinstance(prompt, list) and prompt and not isinstance(prompt[0], int)
-    return each * len(prompt) if many and isinstance(prompt, list) else each
 
 
 def _endpoints(settings: ChatSettings) -> dict[Operation, Endpoint]:

@@ -204,7 +204,8 @@ class StreamEncoder:
             return [self._text(b'{"refusal":%b}', delta.text)]
         if isinstance(delta, ir.Start):
             self._set_head(delta.id, delta.model)
-            return [Event(self._chunk(b'{"role":"assistant","content":""}'))]
+            role = self._chunk(b'{"role":"assistant","content":""}')
+            return [Event(role, usage=delta.usage)]
         if isinstance(delta, ir.ThinkingEnd):
             block = _ENCODER.encode({"thinking_blocks": thinking_blocks((delta.block,))})
             return [Event(self._chunk(block))]

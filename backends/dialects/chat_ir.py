@@ -23,7 +23,7 @@ _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 
 def decode_request(body: Mapping[str, Any]) -> ir.Request:
-    """Raises Untranslatable, naming the field, for a body without usable messages."""
+    """Raises InvalidValue, naming the field, for a body without usable messages."""
     rest = dict(body)
     spelling: dict[str, str] = {}
     messages = rest.pop("messages", None)

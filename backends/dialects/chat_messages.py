@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from backends.dialects import ir
-from backends.errors import Untranslatable
+from backends.errors import InvalidValue, Untranslatable
 
 DIALECT = "chat"
 _CALL = "chat.tool_call"
 
 
-def invalid(param: str, message: str) -> Untranslatable:
-    return Untranslatable(message, code="invalid_value", param=param)
+def invalid(param: str, message: str) -> InvalidValue:
+    return InvalidValue(message, code="invalid_value", param=param)
 
 
 def pop(rest: dict[str, Any], key: str, kind: type) -> Any:

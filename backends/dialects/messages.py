@@ -19,7 +19,7 @@ from backends.dialects.exchange import (
 from backends.dialects.messages_answer import decode_answer
 from backends.dialects.messages_request import Encoded, Target, encode_request
 from backends.dialects.messages_stream import ERROR_STATUS, StreamDecoder
-from backends.dialects.refusals import Refusal, error_for, read_error
+from backends.dialects.refusals import Refusal, error_for, read_error, secrets_of
 from backends.errors import (
     InvalidUpstreamRequest,
     StreamFailed,
@@ -64,7 +64,7 @@ class MessagesBackend:
         self._settings = settings
         self._transport = transport
         self._clock = clock
-        self._secrets = (settings.api_key,) if settings.api_key else ()
+        self._secrets = secrets_of(settings.api_key, settings.headers)
         self._endpoint = _endpoint(settings)
 
     @property

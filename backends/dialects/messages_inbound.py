@@ -16,7 +16,7 @@ _ENCODER = msgspec.json.Encoder()
 
 
 def decode_request(body: Mapping[str, Any]) -> ir.Request:
-    """Raises Untranslatable, naming the field, for a body without usable messages."""
+    """Raises InvalidValue, naming the field, for a body without usable messages."""
     rest = dict(body)
     messages = rest.pop("messages", None)
     if not isinstance(messages, list) or not messages:

@@ -87,7 +87,7 @@ class Encoded(msgspec.Struct, frozen=True):
 
 
 def encode_request(request: ir.Request, target: Target) -> Encoded:
-    """Raises Untranslatable, naming the field as the client wrote it."""
+    """Raises Untranslatable or InvalidValue, naming the field as the client wrote it."""
     report = Report(target.drop_params)
     _check_extras(request, report)
     body: dict[str, Any] = {"model": target.model, "max_tokens": _max_tokens(request, target)}

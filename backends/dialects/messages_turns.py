@@ -13,7 +13,7 @@ import msgspec
 
 from backends.dialects import ir
 from backends.dialects.report import Report
-from backends.errors import Untranslatable
+from backends.errors import InvalidValue, Untranslatable
 
 _IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 _DECODER = msgspec.json.Decoder()
@@ -35,7 +35,8 @@ def encode_system(request: ir.Request, report: Report) -> list[Block]:
 
 
 def encode_turns(request: ir.Request, report: Report) -> list[Block]:
-    """Raises Untranslatable when no message is left, or when a tool result answers no call."""
+    """Raises Untranslatable when no message is left, InvalidValue when a tool result answers no
+    call."""
     messages: list[Block] = []
     pending: set[str] = set()
     for turn in request.turns:
@@ -53,8 +54,8 @@ def encode_turns(request: ir.Request, report: Report) -> list[Block]:
             _append(messages, "user", _content_blocks(turn.parts, path, report))
     if not messages:
         raise Untranslatable(
-            "at least one message of a user with content is needed",
-            code="invalid_value",
+            "this model's API needs at least one message of a user with content",
+            code="unsupported_parameter",
             param="messages",
         )
     _strip_prefill(messages)
@@ -224,18 +225,18 @@ def _call_block(call: ir.ToolCall, where: str) -> Block:
 
 
 def parse_arguments(arguments: str, where: str) -> dict[str, Any]:
-    """Raises Untranslatable at `where` unless the text is empty or a JSON object."""
+    """Raises InvalidValue at `where` unless the text is empty or a JSON object."""
     if not arguments.strip():
         return {}
     field = f"{where}.function.arguments"
     try:
         value = _DECODER.decode(arguments)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
-        raise Untranslatable(
+        raise InvalidValue(
             "the arguments of a tool call are not valid JSON", code="invalid_value", param=field
         ) from exc
     if not isinstance(value, dict):
-        raise Untranslatable(
+        raise InvalidValue(
             "the arguments of a tool call are not a JSON object", code="invalid_value", param=field
         )
     return value

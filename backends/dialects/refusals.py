@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -33,9 +33,13 @@ __all__ = [
     "read_error",
     "redact",
     "retry_after",
+    "secrets_of",
 ]
 
 _MESSAGE_CHARS = 500
+_MIN_KEY_CHARS = 4
+# A shorter header value is a region or a version: taking it out would spoil messages for nothing.
+_MIN_HEADER_CHARS = 8
 _MAX_RETRY_AFTER = 86_400.0
 _DECODE = msgspec.json.Decoder().decode
 
@@ -130,11 +134,22 @@ def _http_status(code: Any) -> int | None:
     return None
 
 
+def secrets_of(api_key: str | None, headers: Mapping[str, str]) -> tuple[str, ...]:
+    """What `redact` has to take out of an upstream's words: the key, and every configured header
+    value of 8 characters or more, with the credential of one like `Basic abc` by itself too. The
+    longest first, so that none is hidden by a part of it."""
+    found = {api_key} if api_key and len(api_key) >= _MIN_KEY_CHARS else set()
+    for value in headers.values():
+        words = value.split()
+        parts = (value.strip(), words[1] if len(words) == 2 else "")
+        found.update(part for part in parts if len(part) >= _MIN_HEADER_CHARS)
+    return tuple(sorted(found, key=lambda secret: (-len(secret), secret)))
+
+
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """`text` without our keys or anything that looks like a key, cut to 500 characters."""
+    """`text` without these secrets or anything that looks like a key, cut to 500 characters."""
     for secret in secrets:
-        if len(secret) >= 4:
-            text = text.replace(secret, "[redacted]")
+        text = text.replace(secret, "[redacted]")
     text = _SECRET_TEXT.sub("[redacted]", text)
     text = "".join(char if char.isprintable() else " " for char in text)
     return text if len(text) <= _MESSAGE_CHARS else text[: _MESSAGE_CHARS - 1] + "…"

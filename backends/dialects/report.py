@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backends.errors import Untranslatable
+from backends.errors import InvalidValue, Untranslatable
 
 
 class Report:
@@ -29,4 +29,4 @@ class Report:
 
     def invalid(self, param: str, message: str) -> None:
         """The field is wrong in itself: raises whatever `drop_params` says."""
-        raise Untranslatable(message, code="invalid_value", param=param)
+        raise InvalidValue(message, code="invalid_value", param=param)

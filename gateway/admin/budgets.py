@@ -14,15 +14,17 @@ from gateway.admin.keys import key_page
 from gateway.admin.problems import Refusal, invalid
 from gateway.admin.views import (
     BudgetPage,
+    BudgetView,
     ScopeInput,
     ScopeView,
     budget_view,
     field_error,
     scope_view,
+    unreadable_view,
 )
 from gateway.auth import ScopeInfo
 from gateway.auth.rules import Invalid, is_scope_id
-from gateway.auth.scopes import principal_of
+from gateway.auth.scopes import ledger_scope, terms_around
 from gateway.ledger import Scope
 
 
@@ -34,12 +36,19 @@ async def list_budgets(context: Context, limit: Limit = 100, cursor: Cursor = No
     scopes = context.keyring.scopes()
     now = context.keyring.clock()
     wanted: dict[tuple[str, str], Scope] = {}
+    unreadable: dict[tuple[str, str], BudgetView] = {}
     for info in infos:
         if info.state(now) != "active":
             continue
-        for scope in principal_of(info, scopes).scopes:
-            if scope.budget is not None:
-                wanted[info.spec.org, scope.id] = scope
+        org = info.spec.org
+        for id, terms in terms_around(info, scopes):
+            try:
+                scope = ledger_scope(id, terms)
+            except ValueError as exc:
+                unreadable[org, id] = unreadable_view(org, id, terms, str(exc))
+            else:
+                if scope is not None and scope.budget is not None:
+                    wanted[org, id] = scope
     balances = await asyncio.gather(
         *(context.ledger.balance(org, scope) for (org, _), scope in wanted.items())
     )
@@ -48,8 +57,8 @@ async def list_budgets(context: Context, limit: Limit = 100, cursor: Cursor = No
         for ((org, _), scope), balance in zip(wanted.items(), balances, strict=True)
         if scope.budget is not None
     ]
-    terms = [scope_view(scopes[id]) for id in sorted(scopes)]
-    return BudgetPage(items, terms, following)
+    shown = [scope_view(scopes[id]) for id in sorted(scopes)]
+    return BudgetPage([*items, *unreadable.values()], shown, following)
 
 
 @put("/budgets/{scope_id:str}", summary="Set the terms of a team or an organisation")

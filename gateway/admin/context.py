@@ -13,13 +13,13 @@ from gateway.auth import KeyAdmin, Keyring, Principal
 from gateway.learning import Learning
 from gateway.ledger import Ledger
 from gateway.policies import Policies
-from gateway.records import Database, Head
+from gateway.records import Database, Witness
 from gateway.steering import WorkerRouting
 
 Explain = Callable[[dict[str, Any], Principal | None], Awaitable[dict[str, Any]]]
 
 ReadRouting = Callable[[], Awaitable[list[WorkerRouting]]]
-ReadHeads = Callable[[], Awaitable[Mapping[str, Head]]]
+ReadChains = Callable[[], Awaitable[Mapping[str, Witness]]]
 
 
 class Backends(Protocol):
@@ -28,7 +28,7 @@ class Backends(Protocol):
 
 @dataclass(frozen=True)
 class AdminContext:
-    """`heads` reads the chain heads that the store knows. `explain` decides a request without
+    """`chains` reads what the store knows of the hash chains. `explain` decides a request without
     calling anyone; it raises GatewayError for a request that cannot be decided. `learning`
     is None where nothing learns. `routing` reads how each worker routes."""
 
@@ -37,7 +37,7 @@ class AdminContext:
     policies: Policies
     ledger: Ledger
     database: Database
-    heads: ReadHeads
+    chains: ReadChains
     backends: Backends
     explain: Explain
     routing: ReadRouting

@@ -11,7 +11,13 @@ import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
-from gateway.auth import AuthUnavailable, KeyNotFound, KeyReadOnly, ReplayConflict
+from gateway.auth import (
+    AuthUnavailable,
+    KeyNotFound,
+    KeyReadOnly,
+    ReplayConflict,
+    TermsUnreadable,
+)
 from gateway.config import ConfigError
 from gateway.learning import (
     BadRows,
@@ -90,6 +96,7 @@ _STATUS: dict[type[Exception], int] = {
     BadRows: 422,
     KeyReadOnly: 409,
     PolicyReadOnly: 409,
+    TermsUnreadable: 409,
     NothingToRollBack: 409,
     PolicyStale: 412,
     ReplayConflict: 422,

@@ -159,8 +159,8 @@ async def verify(context: Context, data: JSONBody[AuditInput]) -> AuditResult:
     if data.org is not None:
         check_text("org", data.org)
     # Before the tables, so that these are never behind what the store knows.
-    heads = await context.heads()
-    reports = await context.database.read(verify_chain, data.org, heads)
+    seen = await context.chains()
+    reports = await context.database.read(verify_chain, data.org, seen)
     return AuditResult(all(r.ok for r in reports), [_report(report) for report in reports])
 
 

@@ -42,7 +42,7 @@ def admin_router(runtime: Callable[[], Runtime], explain: Explain, admin_token: 
             policies=found.policies,
             ledger=found.ledger,
             database=found.database,
-            heads=drainer.heads,
+            chains=drainer.seen,
             backends=found.catalog,
             explain=explain,
             routing=found.steering.views,

@@ -118,7 +118,8 @@ class ScopeView(msgspec.Struct, frozen=True):
 
 class BudgetView(msgspec.Struct, frozen=True):
     """The books of one scope in one organisation. `left` is what may still be spent or held.
-    `open` is false while the books are missing: then nothing that costs money passes."""
+    `open` is false while the books are missing: then nothing that costs money passes. `problem`:
+    why the terms cannot be read; then nothing passes at all."""
 
     org: str
     scope: str
@@ -130,6 +131,7 @@ class BudgetView(msgspec.Struct, frozen=True):
     window: str
     window_start: float | None
     window_end: float | None
+    problem: str | None = None
 
 
 class BudgetPage(msgspec.Struct, frozen=True):
@@ -331,6 +333,11 @@ def budget_view(org: str, scope: str, budget: Budget, balance: Balance | None) -
         window_start=balance.window_start,
         window_end=balance.window_end,
     )
+
+
+def unreadable_view(org: str, scope: str, terms: Terms, problem: str) -> BudgetView:
+    limit = terms.budget or 0
+    return BudgetView(org, scope, False, limit, 0, 0, 0, terms.window, None, None, problem)
 
 
 def policy_view(found: PolicyVersion, active: bool) -> PolicyView:

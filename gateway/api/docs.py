@@ -22,7 +22,7 @@ _ERRORS = {
     "504": "the upstream or the deadline timed out",
 }
 _REQUEST_HEADERS = {
-    "x-tollhouse-residency": "labels, comma separated; may only tighten",
+    "x-tollhouse-residency": "up to 64 labels, comma separated; may only tighten",
     "x-tollhouse-policy": "name of the policy to decide by",
     "x-tollhouse-max-cost": "most this request may cost, in USD",
     "x-tollhouse-cache": "no-cache, no-store or max-age=SECONDS; Cache-Control works as well",

@@ -18,7 +18,8 @@ async def readiness(worker: Worker) -> dict[str, Any]:
     """`ready` needs the store, and at least one healthy backend when any is configured. A label
     that no healthy backend satisfies is reported, and makes the worker not ready only when it is
     mandatory in the default policy. The router's model never does: without it the policy's
-    default decides."""
+    default decides. Nor do teams and organisations whose terms cannot be read, of which there are
+    `unreadable_terms`: the keys of all others go on."""
     runtime = worker.runtime
     store = await _store(worker)
     candidates = runtime.catalog.candidates(Need())
@@ -42,6 +43,7 @@ async def readiness(worker: Worker) -> dict[str, Any]:
             for row in runtime.catalog.snapshot()
         ],
         "labels": labels,
+        "unreadable_terms": len(runtime.keyring.unreadable),
         "in_flight": worker.pipeline.in_flight,
     }
 

@@ -10,6 +10,7 @@ from gateway.auth.errors import (
     KeyReadOnly,
     KeyringError,
     ReplayConflict,
+    TermsUnreadable,
 )
 from gateway.auth.from_config import (
     admin_token,
@@ -41,6 +42,7 @@ __all__ = [
     "ScopeInfo",
     "SecretFileError",
     "Terms",
+    "TermsUnreadable",
     "admin_token",
     "check_config_keys",
     "config_keys",

@@ -3,6 +3,7 @@
 KeyringError
 |-- AuthError          the presented key does not open anything (401)
 |-- AuthUnavailable    the key cannot be checked now (503, never 401)
+|-- TermsUnreadable    what the key may spend is stored and cannot be read (503, 409 to admins)
 |-- KeyNotFound        no key with this public id (404)
 |-- KeyReadOnly        the key belongs to the configuration file (409)
 `-- ReplayConflict     the idempotency key was used for another request (422)
@@ -41,6 +42,14 @@ class AuthUnavailable(KeyringError):
 
     def __init__(self, message: str = "API keys cannot be checked at the moment.") -> None:
         super().__init__(message)
+
+
+class TermsUnreadable(KeyringError):
+    """Terms of the key, its team or its organisation that no ledger can keep. `fault` is
+    the principal's."""
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(f"The terms of {fault}. An administrator has to set them again.")
 
 
 class KeyNotFound(KeyringError):

@@ -12,11 +12,11 @@ import msgspec
 
 from gateway.auth import repository
 from gateway.auth.cache import Entry, KeyCache
-from gateway.auth.errors import AuthError, AuthUnavailable
+from gateway.auth.errors import AuthError, AuthUnavailable, TermsUnreadable
 from gateway.auth.from_config import config_keys, config_scopes, hash_key
 from gateway.auth.keys import PREFIX, PUBLIC_END, KeyHasher, parse_key
 from gateway.auth.principal import KeyInfo, Principal, ScopeInfo
-from gateway.auth.scopes import ledger_scope, principal_of, scope_ids
+from gateway.auth.scopes import ledger_scope, principal_of, scope_ids, unreadable_terms
 from gateway.changes import Watch, current_version
 from gateway.config import Config
 from gateway.ledger import Ledger, LedgerError
@@ -54,6 +54,8 @@ class Keyring:
         self.hasher = KeyHasher(b"")
         self.given_keys: dict[str, tuple[str, KeyInfo]] = {}
         self.given_scopes: dict[str, ScopeInfo] = {}
+        # Of teams and organisations, by id: why their terms cannot be read.
+        self.unreadable: dict[str, str] = {}
         self._config = config
         self._database = database
         self._ledger = ledger
@@ -81,7 +83,7 @@ class Keyring:
         await asyncio.gather(*self._loading.values(), return_exceptions=True)
 
     async def authenticate(self, token: str | None) -> Principal:
-        """Raises AuthError, or AuthUnavailable when that cannot be told."""
+        """Raises AuthError, TermsUnreadable, or AuthUnavailable when that cannot be told."""
         if not token:
             raise AuthError("missing")
         entry = self._cache.get(token[_PUBLIC_START:PUBLIC_END])
@@ -94,13 +96,19 @@ class Keyring:
         principal = entry.principal
         if principal.expires is not None and principal.expires <= self.clock():
             raise AuthError("expired")
+        if principal.fault:
+            raise TermsUnreadable(principal.fault)
         return principal
 
     async def principal(self, key_id: str) -> Principal | None:
         """Of a key that may be used, by its public id alone: for an explanation, never for
-        access. Raises AuthUnavailable."""
+        access. Raises AuthUnavailable, TermsUnreadable."""
         entry = self._cache.get(key_id) or await self._load_once(key_id)
-        return entry.principal if entry and entry.info.state(self.clock()) == "active" else None
+        if entry is None or entry.info.state(self.clock()) != "active":
+            return None
+        if entry.principal.fault:
+            raise TermsUnreadable(entry.principal.fault)
+        return entry.principal
 
     async def provision(self, principal: Principal) -> None:
         """Open the books of the principal's budgets, where they are missing. Raises LedgerError,
@@ -167,6 +175,8 @@ class Keyring:
                 self._cache.put(entry)
             break
         if entry is not None:
+            if entry.principal.fault:
+                log.error("key %s is refused: the terms of %s", key_id, entry.principal.fault)
             await self._open_books(entry.principal)
         return entry
 
@@ -197,6 +207,10 @@ class Keyring:
         stored = await self._database.read(repository.list_scopes)
         # What the configuration says of a scope is not overruled by the database.
         self._scopes = {scope.id: scope for scope in stored} | self.given_scopes
+        before, self.unreadable = self.unreadable, unreadable_terms(self._scopes.values())
+        for id, fault in self.unreadable.items():
+            if before.get(id) != fault:
+                log.error("the keys of %s are refused: its %s", id, fault)
 
     async def _changed(self, item: str | None) -> None:
         """Raises RecordsError when the new state of the scopes cannot be read."""
@@ -212,7 +226,8 @@ class Keyring:
         entries = self._cache.entries()
         orgs = {entry.principal.org for entry in entries if item in scope_ids(entry.info)}
         found = self._scopes.get(item)
-        scope = ledger_scope(item, found.terms) if found is not None else None
+        readable = found is not None and item not in self.unreadable
+        scope = ledger_scope(item, found.terms) if found and readable else None
         if scope is not None:
             for org in orgs:
                 await self._open_books(Principal(org=org, scopes=(scope,)))

@@ -16,7 +16,8 @@ class Principal(msgspec.Struct, frozen=True):
     what organisation, team and key carry. `policy` is empty when the key is not bound to one.
     `allow` are patterns of `backend/model`, empty means all. `scopes` are key, team and
     organisation in this order, only those that have a budget or a limit. `expires` is in seconds
-    since the epoch.
+    since the epoch. `fault`: `SCOPE cannot be read: WHY` for terms around the key that no ledger
+    can keep; then nobody knows what it may spend, and it opens nothing.
     """
 
     key_id: str = ""
@@ -29,11 +30,12 @@ class Principal(msgspec.Struct, frozen=True):
     tags: tuple[str, ...] = ()
     scopes: tuple[Scope, ...] = ()
     expires: float | None = None
+    fault: str = ""
 
 
 class Terms(msgspec.Struct, frozen=True):
     """Budget and limits of a key, a team or an organisation. `budget` is nano-USD per `window`:
-    `total`, `day`, `month` or a number of seconds."""
+    see `gateway.windows`."""
 
     budget: int | None = None
     window: str = "month"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 from gateway.auth.principal import KeySpec, ScopeInfo, Terms
 from gateway.ledger import MAX_NANO
+from gateway.windows import MUST_BE, is_window
 from routers.residency import LabelError, check_label
 
 MAX_ITEMS = 64
@@ -17,7 +18,6 @@ _USER = re.compile(r"[\x21-\x7e]{0,128}")
 _TAG = re.compile(r"[A-Za-z0-9_.:=/-]{1,64}")
 _ALLOW = re.compile(r"[A-Za-z0-9_.:*/@+-]{1,200}")
 _SCOPE = re.compile(r"(org|team):[A-Za-z0-9_.-]{1,64}")
-_WINDOWS = ("total", "day", "month")
 
 
 class Invalid(ValueError):
@@ -55,10 +55,8 @@ def check_terms(terms: Terms) -> None:
     """Raises Invalid."""
     if terms.budget is not None and not 0 <= terms.budget <= MAX_NANO:
         raise Invalid("budget_usd", "must be between 0 and 9,000,000")
-    window = terms.window
-    seconds = window.isascii() and window.isdigit() and 0 < int(window[:12]) < 10**9
-    if window not in _WINDOWS and not seconds:
-        raise Invalid("window", "must be total, day, month or a number of seconds")
+    if not is_window(terms.window):
+        raise Invalid("window", MUST_BE)
     for name in ("requests_per_minute", "tokens_per_minute", "concurrency"):
         value = getattr(terms, name)
         if value is not None and not 0 < value <= MAX_LIMIT:

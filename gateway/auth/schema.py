@@ -7,12 +7,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from gateway.records.schema import metadata
+from gateway.windows import MAX_CHARS
 
 
 def _terms() -> tuple[sa.Column[Any], ...]:
     return (
         sa.Column("budget", sa.BigInteger),
-        sa.Column("window", sa.String(16), nullable=False),
+        sa.Column("window", sa.String(MAX_CHARS), nullable=False),
         sa.Column("requests_per_minute", sa.BigInteger),
         sa.Column("tokens_per_minute", sa.BigInteger),
         sa.Column("concurrency", sa.BigInteger),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from gateway.auth.principal import KeyInfo, Principal, ScopeInfo, Terms
 from gateway.ledger import Budget, Limits, Scope
@@ -12,8 +12,13 @@ def principal_of(info: KeyInfo, scopes: Mapping[str, ScopeInfo]) -> Principal:
     """`scopes` are all that exist, by id."""
     spec = info.spec
     around = [found for id in scope_ids(info)[1:] if (found := scopes.get(id)) is not None]
-    own = ledger_scope(f"key:{info.id}", spec.terms)
-    bound = [own, *(ledger_scope(scope.id, scope.terms) for scope in around)]
+    bound: list[Scope | None] = []
+    fault = ""
+    for id, terms in terms_around(info, scopes):
+        try:
+            bound.append(ledger_scope(id, terms))
+        except ValueError as exc:
+            fault = fault or f"{id} cannot be read: {exc}"
     return Principal(
         key_id=info.id,
         org=spec.org,
@@ -25,7 +30,25 @@ def principal_of(info: KeyInfo, scopes: Mapping[str, ScopeInfo]) -> Principal:
         tags=spec.tags,
         scopes=tuple(scope for scope in bound if scope is not None),
         expires=spec.expires,
+        fault=fault,
     )
+
+
+def terms_around(info: KeyInfo, scopes: Mapping[str, ScopeInfo]) -> list[tuple[str, Terms]]:
+    """By scope id: the key's own terms, then those of its team and organisation that exist."""
+    found = [(id, scopes[id].terms) for id in scope_ids(info)[1:] if id in scopes]
+    return [(f"key:{info.id}", info.spec.terms), *found]
+
+
+def unreadable_terms(scopes: Iterable[ScopeInfo]) -> dict[str, str]:
+    """By id: what is wrong with those whose terms no ledger can keep."""
+    found = {}
+    for scope in scopes:
+        try:
+            ledger_scope(scope.id, scope.terms)
+        except ValueError as exc:
+            found[scope.id] = str(exc)
+    return found
 
 
 def scope_ids(info: KeyInfo) -> list[str]:
@@ -35,7 +58,8 @@ def scope_ids(info: KeyInfo) -> list[str]:
 
 
 def ledger_scope(id: str, terms: Terms) -> Scope | None:
-    """None when there is neither a budget nor a limit."""
+    """None when there is neither a budget nor a limit. Raises ValueError for a budget that no
+    ledger can keep: the database may hold one, from an earlier version or another hand."""
     budget = None if terms.budget is None else Budget(terms.budget, terms.window)
     limits = Limits(terms.requests_per_minute, terms.tokens_per_minute, terms.concurrency)
     bounded = limits != Limits()

@@ -13,8 +13,9 @@ _COMPLETE = frozenset({"stop", "tool_calls", "function_call"})
 
 
 class CachedAnswer(msgspec.Struct, frozen=True):
-    """An answer as it was sent. `events`: the JSON of each event in order, the usage chunk
-    included; exactly one without `stream`. `created`: seconds since the epoch."""
+    """An answer as it was sent. `events`: the JSON of each event in order; exactly one without
+    `stream`. `usage_only`: which of them are only for clients that asked for usage, as indexes.
+    `created`: seconds since the epoch."""
 
     backend: str
     model: str
@@ -24,6 +25,7 @@ class CachedAnswer(msgspec.Struct, frozen=True):
     usage: Usage
     finish: str
     created: float
+    usage_only: list[int]
 
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -20,6 +20,7 @@ from gateway.config.convert import convert
 from gateway.config.errors import ConfigError, why_unreadable
 from gateway.config.learning import check_learning
 from gateway.config.model import SECRET_FIELDS, BackendConfig, Config, ModelConfig
+from gateway.windows import MUST_BE, is_window
 from routers.budget import curve_problem
 from routers.cards import MAX_OFFSET
 from routers.patterns import CLASSES
@@ -31,7 +32,6 @@ _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _SCOPE = re.compile(r"^(org|team):[A-Za-z0-9_.-]{1,64}$")
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
 _STORES = ("redis://", "rediss://", "unix://")
-_WINDOWS = ("total", "day", "month")
 
 
 def load_config(path: str | Path, env: Mapping[str, str] | None = None) -> Config:
@@ -320,5 +320,5 @@ def _check_scopes(config: Config) -> None:
 def _check_money(budget: float | None, window: str, where: str) -> None:
     if budget is not None and not 0 <= budget <= 9_000_000:
         raise ConfigError(f"{where}.budget_usd", "must be between 0 and 9,000,000")
-    if window not in _WINDOWS and not (window.isdigit() and int(window) > 0):
-        raise ConfigError(f"{where}.window", "must be total, day, month or a number of seconds")
+    if not is_window(window):
+        raise ConfigError(f"{where}.window", MUST_BE)

@@ -39,7 +39,7 @@ local requests, tokens = {}, {}
 for i, scope in ipairs(scopes) do
   local limit = scope.limits and scope.limits.requests_per_minute
   if limit then
-    local after, wait, tat = gcra(books[scope.id].r, 1, limit)
+    local after, wait, tat = gcra(books[scope.id].r, req.counted and 0 or 1, limit)
     note_rate('requests', limit, tat)
     if not after then return limited(scope, 'requests', wait) end
     requests[i] = after

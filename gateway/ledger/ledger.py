@@ -38,6 +38,7 @@ class _Enter(msgspec.Struct, frozen=True):
     tokens: int
     lease_s: float
     cache_key: str | None
+    counted: bool
     costs: tuple[int, ...] | None
 
 
@@ -145,6 +146,7 @@ class Ledger:
             request.tokens,
             request.lease_s,
             request.cache_key,
+            request.counted,
             request.costs,
         )
         blobs = (request.draft, request.audit or b"")

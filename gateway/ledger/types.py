@@ -6,13 +6,15 @@ from typing import Literal
 
 import msgspec
 
+from gateway.windows import MUST_BE, is_window
+
 MAX_NANO = 2**53 - 1
 Outcome = Literal["ok", "hit", "limited", "unaffordable", "missing"]
 
 
 class Budget(msgspec.Struct, frozen=True):
-    """At most `limit` nano-USD per `window`: "total", "day", "month" (UTC calendar) or a number
-    of seconds as text."""
+    """At most `limit` nano-USD per `window` (see `gateway.windows`). Raises ValueError for what no
+    ledger can keep."""
 
     limit: int
     window: str = "total"
@@ -20,10 +22,8 @@ class Budget(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if not 0 <= self.limit <= MAX_NANO:
             raise ValueError(f"budget limit out of range: {self.limit}")
-        if self.window not in ("total", "day", "month") and not (
-            self.window.isascii() and self.window.isdigit() and 0 < int(self.window) < 10**9
-        ):
-            raise ValueError(f"budget window: {self.window!r} is not total, day, month or seconds")
+        if not is_window(self.window):
+            raise ValueError(f"budget window {self.window[:64]!r} {MUST_BE}")
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -45,6 +45,7 @@ class Scope(msgspec.Struct, frozen=True):
 class Enter(msgspec.Struct, frozen=True):
     """A request at the gate. `tokens`: estimate, corrected at settlement. `costs`: the worst cost
     of each candidate in the order of the plan, in nano-USD; None holds only the lease.
+    `counted`: the request rates have counted it, when its stored answer was found.
     `lease_s`: seconds until the sweeper closes a request that is neither renewed nor settled.
     `draft`: JSON of the UsageRecord to file when that happens (needed with `costs`).
     `audit`: JSON of the DecisionRecord to file together with the reservation."""
@@ -55,6 +56,7 @@ class Enter(msgspec.Struct, frozen=True):
     tokens: int
     lease_s: float
     cache_key: str | None = None
+    counted: bool = False
     costs: tuple[int, ...] | None = None
     draft: bytes = b""
     audit: bytes | None = None

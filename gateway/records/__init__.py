@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.records.books import LedgerBooks
-from gateway.records.chain import ChainReport, Head, append_decisions, verify_chain
+from gateway.records.chain import ChainReport, Cut, Head, Witness, append_decisions, verify_chain
 from gateway.records.database import Database, insert_or_ignore
 from gateway.records.drainer import Drainer, OutboxLag, file_records
 from gateway.records.errors import (
@@ -33,6 +33,7 @@ from gateway.records.types import (
 __all__ = [
     "ChainReport",
     "ChainedDecision",
+    "Cut",
     "Database",
     "DecisionRecord",
     "Drainer",
@@ -49,6 +50,7 @@ __all__ = [
     "SchemaMismatch",
     "UsageRecord",
     "UsageSummary",
+    "Witness",
     "append_decisions",
     "encode_record",
     "file_records",

@@ -2,7 +2,8 @@
 
 Row n holds sha256(hash of row n-1, then its own body as canonical JSON). Editing, deleting or
 moving a row breaks it at that place. A cut tail is told by the head, which is kept in a table of
-its own and in the store.
+its own and in the store. Where the tables no longer lead to the store's head when the next row is
+appended, the chain goes on, for no decision may be lost, and the store keeps the place as a Cut.
 """
 
 from __future__ import annotations
@@ -31,6 +32,40 @@ class Head(msgspec.Struct, frozen=True):
     hash: str
 
 
+class Cut(msgspec.Struct, frozen=True):
+    """A head that the store knew and the tables no longer led to when the chain went on after row
+    `resumed`."""
+
+    head: Head
+    resumed: int
+
+    @property
+    def seq(self) -> int:
+        """The first row that is certainly another one than it was."""
+        return min(self.head.seq, self.resumed + 1)
+
+    def __str__(self) -> str:
+        last, following = self.head.seq, self.resumed + 1
+        if last < following:
+            return f"row {last} was replaced before row {following} was filed"
+        rows = f"rows {following} to {last} were" if last > following else f"row {last} was"
+        return f"{rows} cut off before row {following} was filed"
+
+
+class Witness(msgspec.Struct, frozen=True):
+    """What the store knows of a chain: its head, and where it was cut; that stays for good."""
+
+    head: Head | None = None
+    cuts: tuple[Cut, ...] = ()
+
+
+class Appended(msgspec.Struct, frozen=True):
+    """The new head, and the cut that was found before it, if any."""
+
+    head: Head
+    cut: Cut | None = None
+
+
 class ChainReport(msgspec.Struct, frozen=True):
     """`rows` were read; `problem` is None for a sound chain, else what is wrong at `seq`."""
 
@@ -55,10 +90,14 @@ def link(previous: str, body: str) -> str:
 
 
 def append_decisions(
-    connection: Connection, org: str, records: Sequence[DecisionRecord]
-) -> Head | None:
+    connection: Connection,
+    org: str,
+    records: Sequence[DecisionRecord],
+    known_head: Head | None = None,
+) -> Appended | None:
     """Chain those decisions of one org that are not in yet. Returns the new head, or None when
-    there was nothing new. Needs a write transaction."""
+    there was nothing new. `known_head` is the store's, read before the transaction, so that the
+    tables are never behind it. Needs a write transaction."""
     fresh = {record.decision_id: record for record in records}
     start = genesis(org)
     insert_or_ignore(connection, chain_heads, [{"org": org, "seq": start.seq, "hash": start.hash}])
@@ -73,6 +112,7 @@ def append_decisions(
         del fresh[known]
     if not fresh:
         return None
+    cut = _cut(connection, org, Head(row.seq, row.hash), known_head)
     seq, previous = row.seq, row.hash
     rows = []
     for record in fresh.values():
@@ -85,7 +125,19 @@ def append_decisions(
     connection.execute(
         update(chain_heads).where(chain_heads.c.org == org).values(seq=seq, hash=previous)
     )
-    return Head(seq, previous)
+    return Appended(Head(seq, previous), cut)
+
+
+def _cut(connection: Connection, org: str, table_head: Head, known_head: Head | None) -> Cut | None:
+    if known_head is None or known_head == table_head:
+        return None
+    if known_head.seq <= table_head.seq:
+        query = select(decision_records.c.hash).where(
+            decision_records.c.org == org, decision_records.c.seq == known_head.seq
+        )
+        if connection.execute(query).scalar() == known_head.hash:
+            return None
+    return Cut(known_head, table_head.seq)
 
 
 def _row(
@@ -110,20 +162,24 @@ def _row(
 
 
 def verify_chain(
-    connection: Connection, org: str | None = None, heads: Mapping[str, Head] | None = None
+    connection: Connection, org: str | None = None, seen: Mapping[str, Witness] | None = None
 ) -> list[ChainReport]:
-    """Check the chain of one org, or of all. `heads`: what the store says of each org's chain;
-    read them before the transaction, so that the tables are never behind them."""
+    """Check the chain of one org, or of all. `seen`: what the store says of each org's chain; read
+    it before the transaction, so that the tables are never behind it."""
+    seen = seen or {}
     known = {row.org: Head(row.seq, row.hash) for row in connection.execute(select(chain_heads))}
-    orgs = set(known) | set(heads or ())
+    orgs = set(known) | set(seen)
     orgs |= set(connection.execute(select(decision_records.c.org).distinct()).scalars())
     wanted = sorted(orgs) if org is None else [org]
-    return [_verify(connection, name, known.get(name), (heads or {}).get(name)) for name in wanted]
+    return [
+        _verify(connection, name, known.get(name), seen.get(name, Witness())) for name in wanted
+    ]
 
 
 def _verify(
-    connection: Connection, org: str, table_head: Head | None, store_head: Head | None
+    connection: Connection, org: str, table_head: Head | None, seen: Witness
 ) -> ChainReport:
+    store_head = seen.head
     last = genesis(org)
     for row in _rows(connection, org):
         problem = _check(row, last)
@@ -142,6 +198,10 @@ def _verify(
     if store_head is not None and store_head.seq > last.seq:
         problem = f"the chain ends at {last.seq}, the store saw {store_head.seq}"
         return ChainReport(org, last.seq, last, last.seq + 1, problem)
+    if seen.cuts:
+        first, *more = sorted(seen.cuts, key=lambda cut: (cut.seq, cut.head.seq))
+        problem = f"{first}, and {len(more)} more such" if more else str(first)
+        return ChainReport(org, last.seq, last, first.seq, problem)
     return ChainReport(org, last.seq, last)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any
 
@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from gateway.ledger.ledger import ORGS, outbox_key
-from gateway.records.chain import Head, append_decisions
+from gateway.records.chain import Appended, Cut, Head, Witness, append_decisions
 from gateway.records.database import Database, insert_rows
 from gateway.records.errors import RecordsError, RecordsRejected
 from gateway.records.outbox import BadEntry, parse_entry
@@ -35,6 +35,12 @@ class OutboxLag(msgspec.Struct, frozen=True):
 def head_key(org: str) -> str:
     """The store's copy of an org's chain head, as `seq:hash`."""
     return f"th:{{{org}}}:head"
+
+
+def cuts_key(org: str) -> str:
+    """The set of places where an org's chain was cut, as `seq:hash:resumed`. Nothing here removes
+    any."""
+    return f"th:{{{org}}}:cuts"
 
 
 class Drainer:
@@ -101,15 +107,19 @@ class Drainer:
                 oldest = made if oldest is None else min(oldest, made)
         return OutboxLag(entries, 0.0 if oldest is None else max(0.0, self._clock() - oldest))
 
-    async def heads(self) -> dict[str, Head]:
-        """The chain heads as the store saw them, for `verify_chain`."""
-        heads = {}
+    async def seen(self) -> dict[str, Witness]:
+        """The chains as the store saw them, for `verify_chain`."""
+        found = {}
         for org in await self._orgs():
-            value = await self._store.command("GET", head_key(org))
-            if value:
-                seq, _, digest = value.decode().partition(":")
-                heads[org] = Head(int(seq), digest)
-        return heads
+            head = await self._head(org)
+            cuts = await self._store.command("SMEMBERS", cuts_key(org))
+            if head is not None or cuts:
+                found[org] = Witness(head, tuple(_read_cut(cut) for cut in cuts))
+        return found
+
+    async def _head(self, org: str) -> Head | None:
+        value = await self._store.command("GET", head_key(org))
+        return _read_head(value) if value else None
 
     async def _orgs(self) -> list[str]:
         return sorted(org.decode() for org in await self._store.command("SMEMBERS", ORGS))
@@ -119,7 +129,9 @@ class Drainer:
         entries = await self._store.command("XRANGE", key, "-", "+", "COUNT", self._batch)
         if not entries:
             return 0
-        heads: dict[str, Head] = {}
+        # Before the transaction, so that the tables are never behind it.
+        known = {org: head} if (head := await self._head(org)) is not None else {}
+        appended: list[Appended] = []
         readable = []
         for _, fields in entries:
             try:
@@ -128,18 +140,27 @@ class Drainer:
                 await self._set_aside(org, fields, exc)
         try:
             records = [record for _, found in readable for record in found]
-            heads.update(await self._database.write(file_records, records))
+            filed = await self._database.write(file_records, records, known)
+            appended += [filed[org]] if org in filed else []
         except RecordsRejected:
             for fields, found in readable:
                 try:
-                    heads.update(await self._database.write(file_records, found))
+                    filed = await self._database.write(file_records, found, known)
+                    appended += [filed[org]] if org in filed else []
                 except RecordsRejected as exc:
                     await self._set_aside(org, fields, exc)
-        if org in heads:
-            head = heads[org]
-            await self._store.command("SET", head_key(org), f"{head.seq}:{head.hash}")
+        if appended:
+            await self._note(org, appended[0].cut, appended[-1].head)
         await self._store.command("XDEL", key, *(id for id, _ in entries))
         return len(entries)
+
+    async def _note(self, org: str, cut: Cut | None, head: Head) -> None:
+        """The cut first: killed in between, the next append finds it again by the old head."""
+        if cut is not None:
+            _log.error("the decision records of %s: %s", org, cut)
+            value = f"{cut.head.seq}:{cut.head.hash}:{cut.resumed}"
+            await self._store.command("SADD", cuts_key(org), value)
+        await self._store.command("SET", head_key(org), f"{head.seq}:{head.hash}")
 
     async def _set_aside(self, org: str, fields: list[Any], error: Exception) -> None:
         # One bad entry must not keep all later ones from being filed.
@@ -149,16 +170,33 @@ class Drainer:
         await self._store.command("XADD", f"th:{{{org}}}:dead", "*", *fields)
 
 
-def file_records(connection: Connection, records: list[Record]) -> dict[str, Head]:
-    """Insert what is not there yet. Returns the new chain head of each org that got decisions."""
+def _read_head(value: bytes) -> Head:
+    seq, _, digest = value.decode().partition(":")
+    return Head(int(seq), digest)
+
+
+def _read_cut(value: bytes) -> Cut:
+    head, _, resumed = value.rpartition(b":")
+    return Cut(_read_head(head), int(resumed))
+
+
+def file_records(
+    connection: Connection, records: list[Record], known: Mapping[str, Head] | None = None
+) -> dict[str, Appended]:
+    """Insert what is not there yet. Returns what became of the chain of each org that got
+    decisions. `known`: the store's heads, see `append_decisions`."""
+    known = known or {}
     usage = [_row(record) for record in records if isinstance(record, UsageRecord)]
     insert_rows(connection, usage_records, usage, ignore=True)
     decisions: dict[str, list[DecisionRecord]] = {}
     for record in records:
         if isinstance(record, DecisionRecord):
             decisions.setdefault(record.org, []).append(record)
-    heads = {org: append_decisions(connection, org, decisions[org]) for org in sorted(decisions)}
-    return {org: head for org, head in heads.items() if head is not None}
+    appended = {
+        org: append_decisions(connection, org, decisions[org], known.get(org))
+        for org in sorted(decisions)
+    }
+    return {org: made for org, made in appended.items() if made is not None}
 
 
 _values = attrgetter(*(column.name for column in usage_records.columns))

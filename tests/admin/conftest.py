@@ -152,7 +152,7 @@ class Gateway:
             policies=policies,
             ledger=ledger,
             database=database,
-            heads=Drainer(store, database, Lock(store, "drainer", "test")).heads,
+            chains=Drainer(store, database, Lock(store, "drainer", "test")).seen,
             backends=FakeBackends(),
             explain=explain,
             routing=Steering(

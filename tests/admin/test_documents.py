@@ -177,6 +177,39 @@ def test_a_key_that_cannot_be_names_the_field(
     assert [error["path"] for error in reply.json()["errors"]] == [path]
 
 
+@pytest.mark.parametrize(
+    "window",
+    [
+        "000000000001000000000000",
+        "000000000001999999999",
+        "1000000000",
+        "0",
+        "",
+        "-1",
+        "²",
+        "٣",
+        "1e3",
+    ],
+)
+def test_a_window_that_no_ledger_can_read_is_not_stored(
+    admin: httpx.Client, gateway: Any, window: str
+) -> None:
+    for ask, path in ((admin.post, "/keys"), (admin.put, "/budgets/team:red")):
+        answer = ask(path, json={"budget_usd": 1, "window": window})
+        assert status(answer) == 400
+        assert answer.json()["errors"][0]["path"] == "window"
+    page = admin.get("/budgets")
+    assert status(page) == 200
+    assert [scope["id"] for scope in page.json()["scopes"]] == ["org:acme"]
+
+
+def test_a_window_of_seconds_may_have_zeros_before_it(admin: httpx.Client) -> None:
+    for window in ("1", "999999999", "0000000000003600"):
+        answer = admin.put("/budgets/team:red", json={"budget_usd": 1, "window": window})
+        assert (status(answer), answer.json()["window"]) == (200, window)
+        assert status(admin.get("/budgets")) == 200
+
+
 def test_the_list_of_keys_has_pages(admin: httpx.Client) -> None:
     made = {admin.post("/keys", json={}).json()["id"] for _ in range(4)} | {"configconfig"}
     seen: list[str] = []

@@ -14,6 +14,7 @@ from gateway.auth import (
     ReplayConflict,
     ScopeInfo,
     Terms,
+    TermsUnreadable,
     format_key,
     keyring,
 )
@@ -310,6 +311,53 @@ async def test_new_terms_of_a_team_reach_its_keys_everywhere(
     await eventually(reached)
     scope = Scope("team:blue", Budget(9, "3600"))
     assert await second.ledger.balance("acme", scope) is not None
+
+
+async def test_terms_that_cannot_be_read_close_their_keys_alone(
+    cluster: Any, config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A row of an earlier version, or of another hand: nobody knows what may be spent."""
+    writer = await cluster.worker(config)
+    red = await writer.keys.create(KeySpec(org="acme", team="red"), "admin")
+    blue = await writer.keys.create(KeySpec(org="acme", team="blue"), "admin")
+    own = await writer.keys.create(KeySpec(org="acme", terms=Terms(budget=7)), "admin")
+    terms = Terms(budget=9, window="day")
+    await writer.keys.put_scope(ScopeInfo("team:red", "database", (), terms), "admin")
+    cluster.sql("UPDATE scope_terms SET window = '000000000001000000000000'")
+    cluster.sql(f"UPDATE api_keys SET window = 'week' WHERE id = '{own.info.id}'")
+
+    worker = await cluster.worker(config)
+    assert list(worker.keyring.unreadable) == ["team:red"]
+    for made, id in ((red, "team:red"), (own, f"key:{own.info.id}")):
+        for ask in (worker.keyring.authenticate(made.key), worker.keyring.principal(made.info.id)):
+            with pytest.raises(TermsUnreadable, match=f"{id} cannot be read: .*window"):
+                await ask
+        assert id in caplog.text
+    assert await reason(worker.keyring, red.key[:-1] + "x") == "invalid"
+    assert (await worker.keyring.authenticate(blue.key)).team == "blue"
+
+    await worker.keys.put_scope(ScopeInfo("team:red", "database", (), terms), "admin")
+    assert not worker.keyring.unreadable
+    principal = await worker.keyring.authenticate(red.key)
+    assert principal.scopes[0] == Scope("team:red", Budget(9, "day"))
+
+
+async def test_terms_that_become_unreadable_do_not_deafen_a_worker(
+    cluster: Any, config: Config
+) -> None:
+    worker = await cluster.worker(config)
+    red = await worker.keys.create(KeySpec(org="acme", team="red"), "admin")
+    blue = await worker.keys.create(KeySpec(org="acme", team="blue"), "admin")
+    for made in (red, blue):
+        await worker.keyring.authenticate(made.key)
+    await worker.keys.put_scope(ScopeInfo("team:red", "database", (), Terms(budget=9)), "admin")
+    cluster.sql("UPDATE scope_terms SET window = 'week'")
+    cluster.sql("UPDATE change_counters SET version = version + 1")
+    await worker.keyring._watch.check()
+    with pytest.raises(TermsUnreadable):
+        await worker.keyring.authenticate(red.key)
+    await worker.keys.revoke(blue.info.id, "admin")
+    assert await reason(worker.keyring, blue.key) == "revoked"
 
 
 async def test_what_a_key_may_not_hold(cluster: Any, config: Config) -> None:

@@ -11,6 +11,7 @@ from backends.base import Call, Timeouts, Usage
 from backends.dialects.chat import ChatBackend, ChatSettings, Quirks
 from backends.errors import (
     BackendError,
+    ChoicesMissing,
     ConnectFailed,
     ContentFiltered,
     ContextTooLong,
@@ -56,6 +57,11 @@ def sse(*events: dict | bytes) -> bytes:
         b"data: %b\n\n" % (event if isinstance(event, bytes) else json.dumps(event).encode())
         for event in events
     )
+
+
+def chunked(data: bytes) -> bytes:
+    """One chunk of a body that never gets its last one."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def call(stream: bool = True, body: dict | None = None, **more: Any) -> Call:
@@ -205,6 +211,19 @@ async def test_a_bad_event_is_dropped_and_counted(serve, bad) -> None:
     assert reply.malformed == 1
 
 
+async def test_an_event_of_several_lines_becomes_one_line(serve) -> None:
+    lines = json.dumps(piece("a b"), indent=1).encode()
+    event = b"data: " + lines.replace(b"\n", b"\r\ndata: ") + b"\r\n\r\n"
+    broken = b'data: {"choices":[{"delta":{"content":"a\ndata: b"}}]}\n\n'
+    stream = event + broken + sse(piece(finish="stop"), b"[DONE]")
+    backend, _ = await serve(SSE % CLOSE + stream)
+    reply, events = await collect(backend, call())
+    assert events[0].data == lines.replace(b"\n", b" ")
+    assert [event.text_bytes for event in events] == [3, 0]
+    # Within a string a line break is no JSON: the event is not mended.
+    assert reply.malformed == 1
+
+
 @pytest.mark.parametrize(
     ("tail", "error"),
     [
@@ -257,8 +276,8 @@ async def test_a_cut_stream_is_an_error_unless_all_of_the_answer_came(
     serve, reset, complete
 ) -> None:
     stream = sse(piece("a"), piece(finish="stop")) if complete else sse(piece("a"))
-    chunked = SSE % b"transfer-encoding: chunked\r\n" + b"%x\r\n%b\r\n" % (len(stream), stream)
-    backend, _ = await serve(chunked, reset=reset)
+    answer = SSE % b"transfer-encoding: chunked\r\n" + chunked(stream)
+    backend, _ = await serve(answer, reset=reset)
     if complete:
         _, events = await collect(backend, call())
         assert events[-1].finish == "stop"
@@ -272,6 +291,28 @@ async def test_every_choice_needs_its_finish(serve) -> None:
     backend, _ = await serve(SSE % CLOSE + stream)
     with pytest.raises(StreamTruncated):
         await collect(backend, call())
+
+
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("tail", [b"", sse(b"[DONE]")], ids=["cut", "done"])
+@pytest.mark.parametrize(
+    "asked", [{"n": 2}, {"prompt": ["a", "b"]}, {"prompt": [[1], [2]]}, {"prompt": ["a"], "n": 2}]
+)
+async def test_every_choice_that_was_asked_for_must_come(serve, asked, tail, reset) -> None:
+    stream = sse(piece("a"), piece(finish="stop")) + tail
+    answer = SSE % b"transfer-encoding: chunked\r\n" + chunked(stream)
+    backend, _ = await serve(answer, reset=reset)
+    request = call(operation="completions", body={"model": "alias", **asked})
+    cut = StreamBroken if reset else StreamTruncated
+    with pytest.raises(ChoicesMissing if tail else cut):
+        await collect(backend, request)
+
+
+async def test_a_stream_of_all_choices_may_be_cut_at_its_end(serve) -> None:
+    pieces = (piece("a"), piece(finish="stop"), piece("b", index=1), piece(finish="stop", index=1))
+    backend, _ = await serve(SSE % b"transfer-encoding: chunked\r\n" + chunked(sse(*pieces)))
+    request = call(body={"model": "alias", "messages": [], "n": 2})
+    assert len((await collect(backend, request))[1]) == len(pieces)
 
 
 @pytest.mark.parametrize(
@@ -371,6 +412,14 @@ async def test_a_whole_answer_that_is_none(serve, answer, error) -> None:
         await collect(backend, call(stream=False))
 
 
+@pytest.mark.parametrize("asked", [{"n": 2}, {"prompt": ["a", "b"]}])
+async def test_a_whole_answer_with_too_few_choices(serve, asked) -> None:
+    backend, _ = await serve(body_answer(WHOLE))
+    request = call(False, {"model": "alias", **asked}, operation="completions")
+    with pytest.raises(ChoicesMissing, match="fewer choices"):
+        await collect(backend, request)
+
+
 @pytest.mark.parametrize(
     "content_type", [b"text/html", b"application/json", b"application/octet-stream"]
 )
@@ -440,6 +489,33 @@ async def test_the_requests_own_fault_keeps_message_and_param_without_our_key(se
     assert KEY not in caught.value.message
     assert "abcdef" not in caught.value.message
     assert (caught.value.param, caught.value.code) == ("messages", "invalid_type")
+
+
+TEAM = "Zx81-private-team-value"
+BASIC = "dGVhbTp3b3Jkcw=="
+
+
+@pytest.mark.parametrize("echo", [TEAM, f"Basic {BASIC}", BASIC, f"x-team-key: {TEAM}, {BASIC}"])
+async def test_configured_headers_are_kept_out_of_errors(serve, echo) -> None:
+    own = {"x-team-key": TEAM, "x-proxy": f"Basic {BASIC}", "x-region": "eu-west"}
+    answer = refused(400, message=f"access denied for {echo} in eu-west", param=echo, code="bad")
+    backend, _ = await serve(answer, headers=own)
+    with pytest.raises(InvalidUpstreamRequest) as caught:
+        await backend.open(call())
+    shown = f"{caught.value.message} {caught.value.param}"
+    assert "access denied for" in shown and "eu-west" in shown
+    assert TEAM not in shown
+    assert BASIC not in shown
+
+
+async def test_configured_headers_are_kept_out_of_a_streams_error(serve) -> None:
+    events = sse(piece("Hi"), {"error": {"message": f"denied for {TEAM}"}})
+    backend, _ = await serve(SSE % CLOSE + events, headers={"x-team-key": TEAM})
+    reply = await backend.open(call(stream=True))
+    with pytest.raises(StreamFailed) as caught:
+        _ = [event async for event in reply.events()]
+    assert "denied for" in caught.value.message
+    assert TEAM not in caught.value.message
 
 
 def silent(raw_server, transport, first: bytes = b"", then: bytes = b"", every: float = 0.02):

@@ -12,6 +12,7 @@ from backends.errors import (
     InvalidUpstreamRequest,
     Overloaded,
     StreamTruncated,
+    Untranslatable,
 )
 from backends.pool import Pool, PoolSettings
 
@@ -140,6 +141,21 @@ async def test_the_requests_own_fault_says_nothing_of_health(now) -> None:
     target = pool(now, one=one)
     assert {await use(target) for _ in range(20)} == {"invalid_request"}
     assert target.healthy
+
+
+async def test_a_call_that_was_never_sent_is_no_probe(now) -> None:
+    one = Fake(now)
+    target = pool(now, one=one)
+    one.error = ConnectFailed("x")
+    for _ in range(5):
+        await use(target)
+    now[0] += 5
+    one.error = Untranslatable("x")
+    assert await use(target) == "unsupported_parameter"
+    assert [state.breaker for state in target.snapshot()] == ["half_open"]
+    one.error = None
+    assert await use(target) == "2"
+    assert [state.breaker for state in target.snapshot()] == ["closed"]
 
 
 async def test_a_broken_stream_is_a_failure_and_a_client_that_left_is_not(now) -> None:

@@ -9,10 +9,12 @@ from backends.errors import (
     ContentFiltered,
     FatalError,
     FirstTokenTimeout,
+    InvalidValue,
     Overloaded,
     RateLimited,
     RetryableError,
     StreamTruncated,
+    Untranslatable,
     UpstreamFailed,
 )
 from backends.retry import (
@@ -46,6 +48,9 @@ def test_what_each_kind_of_error_leads_to() -> None:
     assert step(StreamTruncated("x")) == NextCandidate()
     assert step(FirstTokenTimeout("x"), left=0) == Fail("candidates")
     assert step(ContentFiltered("x")) == Fail("fatal")
+    assert step(InvalidValue("x")) == Fail("fatal")
+    assert step(Untranslatable("x")) == NextCandidate()
+    assert step(Untranslatable("x"), left=0) == Fail("candidates")
     assert step(Overloaded("x", code="breaker_open")) == NextCandidate()
     assert step(Overloaded("x", code="breaker_open"), left=0) == Fail("candidates")
     assert step(RateLimited("x", retry_after=2.0), time_left=1.0) == NextCandidate()

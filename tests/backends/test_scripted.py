@@ -162,6 +162,7 @@ async def test_limits_stops_choices_and_schemas(backend, stream) -> None:
 
     assert await say(max_tokens=3) == ("ok", "w0 w1 w2", "length", Usage(6, 3))
     assert (await say(stop=["w4"]))[1:3] == ("w0 w1 w2 w3", "stop")
+    assert (await say(stop=5))[2] == (await say(stop=[7, None]))[2] == "stop"
     assert (await say(n=2))[3] == Usage(6, 20)
     schema = {"type": "object", "properties": {"x": {"type": ["integer", "null"]}}}
     wanted = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
@@ -169,6 +170,17 @@ async def test_limits_stops_choices_and_schemas(backend, stream) -> None:
         await outcome(backend, call("scripted:ok", stream, {**HELLO, "response_format": wanted}))
     )[1]
     assert json.loads(text) == {"x": 1}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_each_prompt_has_its_answers(backend, stream) -> None:
+    body = {"prompt": ["text a", "text b"], "n": 2}
+    reply = await backend.open(
+        Call("completions", "scripted:tokens=3", body, stream, Timeouts(), request_id="r-1")
+    )
+    assert sum([event.text_bytes async for event in reply.events()]) == 4 * len("w0 w1 w2")
+    assert reply.usage is not None
+    assert reply.usage.completion == 12
 
 
 async def test_embeddings(backend) -> None:

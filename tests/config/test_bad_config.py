@@ -77,6 +77,16 @@ CASES = {
         "scopes[0].window",
         "must be total",
     ),
+    "no digits": (
+        '[[scopes]]\nid = "org:x"\nbudget_usd = 1\nwindow = "²"',
+        "scopes[0].window",
+        "must be total",
+    ),
+    "too long a window": (
+        '[[scopes]]\nid = "org:x"\nbudget_usd = 1\nwindow = "1000000000"',
+        "scopes[0].window",
+        "must be total",
+    ),
     "no promise": ("[policies.p.target]", "policies.p.target", "exactly one of share"),
     "two promises": (
         "[policies.p]\ntarget = { share = 0.3, cost = 1.0 }",

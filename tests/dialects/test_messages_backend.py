@@ -214,6 +214,23 @@ async def test_error_statuses(
     assert "sk-ant-secret" not in str(caught.value)
 
 
+async def test_configured_headers_are_kept_out_of_errors(upstream: Upstream) -> None:
+    secret = "Zx81-private-team-value"
+    settings = MessagesSettings(
+        name="a",
+        base_url=upstream.url,  # type: ignore[attr-defined]
+        headers={"x-proxy": f"Basic {secret}"},
+    )
+    transport = UpstreamTransport()
+    error = {"type": "invalid_request_error", "message": f"access denied for {secret}"}
+    upstream.answer(400, {"type": "error", "error": error})
+    with pytest.raises(InvalidUpstreamRequest) as caught:
+        await MessagesBackend(settings, transport, lambda: 0.0).open(call())
+    await transport.aclose()
+    assert "access denied for" in caught.value.message
+    assert secret not in caught.value.message
+
+
 def error_event(kind: str) -> bytes:
     data = json.dumps({"type": "error", "error": {"type": kind, "message": "secret words"}})
     return f"event: error\ndata: {data}\n\n".encode()

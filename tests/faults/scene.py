@@ -44,6 +44,7 @@ class Backend:
     input: float = 1.0
     output: float = 4.0
     window: int = 100_000
+    provider: str = "vllm"
     timeouts: str = "connect = 2.0, first_token = 1.5, idle = 1.0, total = 15.0"
 
     @property
@@ -55,7 +56,7 @@ class Backend:
         facts = f'jurisdiction = "{self.jurisdiction}"' if self.jurisdiction else ""
         return f"""
 [backends.{self.name}]
-provider = "vllm"
+provider = "{self.provider}"
 base_url = "{self.url or url}/v1"
 tier = "{self.tier}"
 facts = {{ {facts} }}

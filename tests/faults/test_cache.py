@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -23,7 +25,8 @@ FILTERED_ONCE = Backend("filtered_once", "filter,times=1,tokens=5")
 # Few enough failures to leave its breaker closed.
 FAILS = Backend("fails", "cut=2,tokens=5,latency=300ms")
 NOFINISH = Backend("nofinish", "nofinish,tokens=5")
-BACKENDS = (PLAIN, OTHER, SLOW, CUT, FAILS_ONCE, FILTERED_ONCE, NOFINISH, FAILS)
+NOUSAGE = Backend("nousage", "nousage,tokens=5")
+BACKENDS = (PLAIN, OTHER, SLOW, CUT, FAILS_ONCE, FILTERED_ONCE, NOFINISH, NOUSAGE, FAILS)
 NAMES = tuple(backend.name for backend in BACKENDS)
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 POLICIES = """
@@ -57,17 +60,47 @@ def half_cut() -> Iterator[str]:
         yield url
 
 
+def stating(where: str) -> Callable[[socket.socket], None]:
+    """A stream of JSON with spaces that states its usage where some engines do: in an event of its
+    own, or with its finish reason."""
+    usage = {"prompt_tokens": 16, "completion_tokens": 2, "total_tokens": 18}
+    text = {"index": 0, "text": "Hello there", "finish_reason": None}
+    finish = {"index": 0, "text": "", "finish_reason": "stop"}
+    events: list[dict[str, Any]] = [{"choices": [text]}, {"choices": [finish]}]
+    if where == "finish":
+        events[-1]["usage"] = usage
+    else:
+        events.append({"choices": [], "usage": usage})
+    head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+    data = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(f"{head}{data}data: [DONE]\n\n".encode())
+
+    return answer
+
+
 @pytest.fixture(scope="module")
-def scene(stage: Stage, half_cut: str) -> Scene:
+def engines() -> Iterator[tuple[Backend, ...]]:
+    with contextlib.ExitStack() as servers:
+        own, finish = (
+            servers.enter_context(raw_server(stating(where)))[0] for where in ("own", "finish")
+        )
+        yield Backend("states_own", "own", url=own), Backend("states_finish", "fin", url=finish)
+
+
+@pytest.fixture(scope="module")
+def scene(stage: Stage, half_cut: str, engines: tuple[Backend, ...]) -> Scene:
     pair = Backend("pair", "pair", url=half_cut)
-    names = (*NAMES, "pair")
+    names = (*NAMES, "pair", *(engine.name for engine in engines))
     keys = (
+        Key("rare", ("plain",), more='org = "rare"\nrequests_per_minute = 3'),
         Key("one", names, more='org = "one"'),
         Key("one_too", names, more='org = "one"'),
         Key("two", NAMES, more='org = "two"'),
         Key("fewer", ("plain", "other"), more='org = "one"'),
     )
-    return stage((*BACKENDS, pair), keys, extra=POLICIES)
+    return stage((*BACKENDS, pair, *engines), keys, extra=POLICIES)
 
 
 def hit(answer: Answer) -> bool:
@@ -107,6 +140,52 @@ def test_a_stream_is_replayed_as_a_stream_with_its_usage(scene: Scene) -> None:
     assert len(replayed.events) > 5
     whole = scene.ask("one", question("Replay"))
     assert not hit(whole)
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["not asked", "asked"])
+@pytest.mark.parametrize("then", [False, True], ids=["not asked", "asked"])
+@pytest.mark.parametrize(
+    ("ask", "backend", "form"),
+    [
+        (completion, "states_own", None),
+        (completion, "states_finish", "text_completion"),
+        (completion, "nousage", "text_completion"),
+        (chat, "nousage", "chat.completion.chunk"),
+    ],
+    ids=["own event", "with the finish", "nowhere", "nowhere in chat"],
+)
+def test_a_hit_is_the_stream_that_a_miss_is(
+    scene: Scene, ask: Any, backend: str, form: str | None, first: bool, then: bool
+) -> None:
+    """The usage event is for those who asked for it, whoever made it: the engine, or the gateway,
+    which then gives it the `form` of the other events."""
+    body = ask(f"Stream {first} {then}", model=f"{backend}/m", stream=True)
+    answers = []
+    for asked in (first, then):
+        answer = scene.ask("one", body | {"stream_options": {"include_usage": asked}})
+        assert answer.complete
+        usage_only = [chunk for chunk in answer.chunks if not chunk["choices"]]
+        assert len(usage_only) == asked
+        for chunk in usage_only:
+            assert chunk["usage"]["completion_tokens"] > 0
+            assert chunk.get("object") == form
+        answers.append(answer)
+    miss, again = answers
+    assert not hit(miss)
+    assert hit(again)
+    if first == then:
+        assert again.events == miss.events
+
+
+def test_a_stored_answer_that_is_too_old_costs_one_request(scene: Scene) -> None:
+    body = question("Stale")
+    left = []
+    for _ in range(2):
+        answer = scene.ask("rare", body, cache_control="max-age=1" if left else "max-age=60")
+        assert not hit(answer)
+        left.append(int(answer.headers["x-ratelimit-remaining-requests"]))
+        time.sleep(1.1)
+    assert left == [2, 1]
 
 
 def variants(text: str) -> dict[str, dict[str, Any]]:

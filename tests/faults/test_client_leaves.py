@@ -31,8 +31,10 @@ PATIENT = "connect = 2.0, first_token = 60.0, idle = 60.0, total = 60.0"
 SILENT = Backend("silent", "latency=50s,tokens=3", timeouts=PATIENT)
 LATE = Backend("late", "first_token=50s,tokens=3", timeouts=PATIENT)
 STREAM = Backend("stream", "tokens=3000,chunk=20ms", timeouts=PATIENT)
+# Says at its beginning that it has given one token, and the rest at its end.
+CLAUDE = Backend("claude", "tokens=3000,chunk=21ms", provider="anthropic", timeouts=PATIENT)
 QUICK = Backend("quick", "tokens=3,latency=5ms")
-BACKENDS = (SILENT, LATE, STREAM, QUICK)
+BACKENDS = (SILENT, LATE, STREAM, CLAUDE, QUICK)
 LEASE = 2.0
 
 
@@ -94,19 +96,29 @@ async def test_before_the_first_token(scene: Scene, backend: Backend, body: dict
     assert spent >= scene.charged(backend.name)
 
 
-@pytest.mark.parametrize("body", bodies(stream=True), ids=["chat", "completions"])
-async def test_in_the_middle_of_a_stream(scene: Scene, body: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("backend", "body"),
+    [
+        (STREAM, bodies(stream=True)[0]),
+        (STREAM, bodies(stream=True)[1]),
+        (CLAUDE, bodies(stream=True)[0]),
+    ],
+    ids=["chat", "completions", "messages"],
+)
+async def test_in_the_middle_of_a_stream(
+    scene: Scene, backend: Backend, body: dict[str, Any]
+) -> None:
     since = time.time()
     raw = await Raw.connect(scene.gateway)
-    await raw.send(scene.gateway.keys["stream"], body)
+    await raw.send(scene.gateway.keys[backend.name], body)
     await raw.until(b" w5")
-    attempt = await started(scene, STREAM, since)
+    attempt = await started(scene, backend, since)
     await cancelled(scene, attempt, await raw.close())
-    await asyncio.to_thread(scene.balanced, "stream")
+    await asyncio.to_thread(scene.balanced, backend.name)
     # What the client had is paid for.
     (record,) = scene.usage(attempt["id"])
     assert record["completion_tokens"] >= 6
-    assert record["cost_nano"] == STREAM.cost(record["prompt_tokens"], record["completion_tokens"])
+    assert record["cost_nano"] == backend.cost(record["prompt_tokens"], record["completion_tokens"])
 
 
 @pytest.mark.parametrize("body", bodies(), ids=["chat", "completions"])

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from backends.faults import STREAM_FAULTS
 from tests.faults.conftest import Stage
-from tests.faults.scene import Answer, Backend, Key, Scene, chat, completion, prompt, raw_server
+from tests.faults.scene import (
+    PROMPT_TOKENS,
+    Answer,
+    Backend,
+    Key,
+    Scene,
+    chat,
+    completion,
+    prompt,
+    raw_server,
+)
 
 HOWS = ("fin", "rst", "noterm")
 TEXT = "w0 w1 w2 w3 w4 w5"
@@ -23,6 +35,10 @@ ESTIMATED = frozenset({"nousage", "negusage", "hugeusage"})
 SPARE = Backend("spare", "tokens=6,chunk=1ms")
 CUTS = tuple(Backend(f"cut_{how}", f"cut=40,tokens=60,how={how}") for how in HOWS)
 EARLY = tuple(Backend(f"early_{how}", f"cut=0,tokens=60,how={how}") for how in HOWS)
+# Says at its beginning that it has given one token, and the rest at its end.
+CLAUDES = tuple(
+    Backend(f"claude_{how}", f"cut=39,tokens=60,how={how}", provider="anthropic") for how in HOWS
+)
 STALL = Backend("stall", "tokens=10,stall=30s,after=3")
 VARIANTS = tuple(
     Backend(f"{fault}_{kind}", f"{fault},tokens=6,latency={wait}ms")
@@ -44,6 +60,88 @@ def drip(connection: socket.socket) -> None:
         connection.sendall(b" ")
 
 
+def counting(*completion_tokens: int | None) -> Callable[[socket.socket], None]:
+    """An answer of three pieces of six letters that is cut before its finish reason. Each number
+    is stated as the usage so far together with a piece; None states nothing."""
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(head)
+        for tokens in completion_tokens:
+            usage = None if tokens is None else {"prompt_tokens": 16, "completion_tokens": tokens}
+            chunk = {"choices": [{"index": 0, "text": "letter"}], "usage": usage}
+            connection.sendall(b"data: %b\n\n" % json.dumps(chunk).encode())
+
+    return answer
+
+
+def half(ending: str) -> Callable[[socket.socket], None]:
+    """The first of two answers that were asked for, and then the end."""
+    choice = {"index": 0, "text": "first", "finish_reason": "stop"}
+    data = json.dumps({"object": "text_completion", "model": "m", "choices": [choice]}).encode()
+    kind = "application/json"
+    if ending != "body":
+        data = b"data: %b\n\n" % data + (b"data: [DONE]\n\n" if ending == "done" else b"")
+        kind = "text/event-stream"
+
+    def answer(connection: socket.socket) -> None:
+        # Cut: more was promised.
+        length = len(data) + (ending == "cut")
+        head = f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\nconnection: close\r\n"
+        connection.sendall(f"{head}content-length: {length}\r\n\r\n".encode() + data)
+
+    return answer
+
+
+@pytest.fixture(scope="module")
+def halves() -> Iterator[tuple[Backend, ...]]:
+    with contextlib.ExitStack() as servers:
+        yield tuple(
+            Backend(
+                f"half_{how}", f"half-{how}", url=servers.enter_context(raw_server(half(how)))[0]
+            )
+            for how in ("cut", "done", "body")
+        )
+
+
+def lines(connection: socket.socket) -> None:
+    """Events whose JSON is spread over several lines."""
+    connection.sendall(
+        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+    )
+    for choice in ({"text": "Hello there"}, {"text": "", "finish_reason": "stop"}):
+        data = json.dumps({"choices": [{"index": 0, **choice}]}, indent=1)
+        connection.sendall(b"data: %b\n\n" % data.replace("\n", "\ndata: ").encode())
+    connection.sendall(b"data: [DONE]\n\n")
+
+
+@pytest.fixture(scope="module")
+def several() -> Iterator[Backend]:
+    with raw_server(lines) as (url, _):
+        yield Backend("lines", "several-lines", url=url)
+
+
+# Name, what is stated with each piece, and what is booked for it: the tokens and whether they are
+# estimated.
+COUNTS = (
+    ("first", (1, None, None), 5, True),
+    ("same", (1, 1, 1), 5, True),
+    ("each", (1, 2, 3), 3, False),
+    ("last", (None, None, 4), 4, False),
+)
+
+
+@pytest.fixture(scope="module")
+def counts() -> Iterator[tuple[Backend, ...]]:
+    with contextlib.ExitStack() as servers:
+        yield tuple(
+            Backend(
+                name, f"counts-{name}", url=servers.enter_context(raw_server(counting(*said)))[0]
+            )
+            for name, said, _, _ in COUNTS
+        )
+
+
 @pytest.fixture(scope="module")
 def dripping() -> Iterator[str]:
     with raw_server(drip) as (url, _):
@@ -51,9 +149,15 @@ def dripping() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def scene(stage: Stage, dripping: str) -> Scene:
+def scene(
+    stage: Stage,
+    dripping: str,
+    several: Backend,
+    counts: tuple[Backend, ...],
+    halves: tuple[Backend, ...],
+) -> Scene:
     slow = Backend("drip", "drip-by-drip", url=dripping)
-    alone = (*CUTS, STALL, slow, *VARIANTS, TOOLS)
+    alone = (*CUTS, *CLAUDES, STALL, slow, several, *counts, *halves, *VARIANTS, TOOLS)
     keys = (
         *(Key(backend.name, (backend.name,)) for backend in alone),
         *(Key(backend.name, (backend.name, "spare")) for backend in EARLY),
@@ -87,6 +191,32 @@ def test_a_stream_cut_after_its_first_content_ends_in_an_error(
     (attempt,) = scene.attempts(answer.request_id)
     (record,) = scene.usage(answer.request_id)
     assert record["completion_tokens"] >= attempt["completion_tokens"]
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_the_count_at_the_beginning_of_a_stream_is_not_that_of_its_end(
+    scene: Scene, how: str
+) -> None:
+    answer = scene.ask(f"claude_{how}", chat("Hello", stream=True))
+    assert answer.text.endswith(" w38")
+    code = "upstream_error" if how == "rst" else "upstream_stream_truncated"
+    cut_short(scene, answer, code)
+    (attempt,) = scene.attempts(answer.request_id)
+    (record,) = scene.usage(answer.request_id)
+    assert record["prompt_tokens"] == attempt["prompt_tokens"]
+    assert record["completion_tokens"] >= attempt["completion_tokens"] == 39
+
+
+@pytest.mark.parametrize(("name", "said", "booked", "estimated"), COUNTS)
+def test_text_that_came_after_the_last_count_is_estimated(
+    scene: Scene, name: str, said: tuple[int | None, ...], booked: int, estimated: bool
+) -> None:
+    answer = scene.ask(name, completion(prompt(9), stream=True))
+    assert answer.text == "letter" * len(said)
+    assert answer.broken
+    (record,) = scene.usage(answer.request_id)
+    assert (record["prompt_tokens"], record["completion_tokens"]) == (PROMPT_TOKENS, booked)
+    assert record["estimated"] == estimated
 
 
 @pytest.mark.parametrize("how", HOWS)
@@ -126,6 +256,40 @@ def test_bytes_that_complete_no_event_do_not_prolong_the_wait(scene: Scene) -> N
     assert answer.text == "Hello"
     cut_short(scene, answer, "upstream_timeout")
     assert answer.seconds < 10
+
+
+@pytest.mark.parametrize("asked", [{"n": 2}, {"prompt": [prompt(10), prompt(11)]}])
+@pytest.mark.parametrize("how", ["cut", "done"])
+def test_a_stream_without_all_of_its_choices_ends_in_an_error(
+    scene: Scene, how: str, asked: dict[str, Any]
+) -> None:
+    for _ in range(2):
+        answer = scene.ask(f"half_{how}", completion(prompt(10), stream=True) | asked)
+        assert answer.text == "first"
+        assert not answer.done
+        assert answer.error is not None
+        assert answer.error["code"] == "upstream_stream_truncated"
+        assert answer.headers["x-tollhouse-cache"] == "miss"
+        assert [record["outcome"] for record in scene.usage(answer.request_id)] == ["error"]
+
+
+def test_a_body_without_all_of_its_choices_is_refused(scene: Scene) -> None:
+    """An engine that ignores `n` is none the worse for it: its breaker stays closed."""
+    for _ in range(6):
+        answer = scene.ask("half_body", completion(prompt(12), n=2))
+        assert (answer.status, answer.headers["x-tollhouse-attempts"]) == (502, "1")
+        assert answer.error is not None
+        assert "fewer choices" in answer.error["message"]
+    assert scene.ask("half_body", completion(prompt(12))).complete
+
+
+def test_events_of_several_lines_reach_the_client_whole(scene: Scene) -> None:
+    for cache in ("miss", "hit"):
+        answer = scene.ask("lines", completion(prompt(13), stream=True))
+        assert answer.headers["x-tollhouse-cache"] == cache
+        assert all(line.startswith(b"data: ") for line in answer.body.split(b"\n") if line)
+        assert answer.complete
+        assert answer.text == "Hello there"
 
 
 def sound(scene: Scene, fault: str, answer: Answer) -> None:

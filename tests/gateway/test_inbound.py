@@ -101,6 +101,7 @@ def test_headers() -> None:
         ("x_tollhouse_max_cost", "-1"),
         ("x_tollhouse_max_cost", "nan"),
         ("x_tollhouse_tags", ",".join(["t"] * 17)),
+        ("x_tollhouse_residency", ",".join(f"l{i}" for i in range(65))),
     ],
 )
 def test_a_wrong_header_is_named(name: str, value: str) -> None:

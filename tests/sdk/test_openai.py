@@ -359,6 +359,44 @@ def test_what_the_other_dialect_lacks_is_named(client: openai.OpenAI) -> None:
         assert failed.value.code == "unsupported_parameter"
 
 
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["note\nto self"], "..."),
+        (["x\r\nset-cookie: evil=1\r\nx-y", "seed"], "seed,..."),
+        (["a\u0000b", "größe", "", "a,b", "k" * 65], "..."),
+        ([f"field_{i}" for i in range(32)], ",".join(f"field_{i}" for i in range(32))),
+        (["k" * 60 + str(i) for i in range(1200)], None),
+    ],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_fields_of_any_name_leave_an_answer_that_can_be_read(
+    client: openai.OpenAI, names: list[str], shown: str | None, streamed: bool
+) -> None:
+    """What was dropped is named as far as a header can hold the names."""
+    raw = client.chat.completions.with_raw_response.create(
+        model="messages/ok",
+        messages=user("Hello"),
+        stream=streamed,
+        extra_body=dict.fromkeys(names, 1),
+    )
+    text = raw.headers["x-tollhouse-dropped-params"]
+    assert "set-cookie" not in raw.headers
+    assert raw.http_response.read()
+    if shown is not None:
+        assert text == shown
+    else:
+        listed = text.split(",")
+        assert listed == [*names[:32], "..."]
+
+
+def test_a_field_of_a_message_may_have_any_name(client: openai.OpenAI) -> None:
+    message: Any = {"role": "user", "content": "Hello", "x\r\ny: z": 1, "mood": "good"}
+    raw = client.chat.completions.with_raw_response.create(model="messages/ok", messages=[message])
+    assert raw.headers["x-tollhouse-dropped-params"] == "messages.mood,..."
+    assert raw.parse().choices[0].message.content
+
+
 def test_pictures_need_a_model_that_sees(client: openai.OpenAI, png: bytes) -> None:
     url = "data:image/png;base64," + base64.b64encode(png).decode()
     parts = [

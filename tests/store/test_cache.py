@@ -28,7 +28,7 @@ BODY = {
     "temperature": 0,
 }
 ANSWER = CachedAnswer(
-    "local", "tiny", "local", True, [b'{"a":1}', b'{"usage":{}}'], Usage(3, 4), "stop", 1000.0
+    "local", "tiny", "local", True, [b'{"a":1}', b'{"usage":{}}'], Usage(3, 4), "stop", 1000.0, [1]
 )
 
 leaves = st.none() | st.booleans() | st.integers(-5, 5) | st.floats(-2, 2) | st.text(max_size=3)

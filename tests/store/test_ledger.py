@@ -282,6 +282,21 @@ async def test_a_hit_costs_one_request_and_nothing_else(gate: Gate, make):
     assert (await gate.enter("r3", scopes, 60, cache_key="other")).outcome == "unaffordable"
 
 
+async def test_a_request_that_goes_on_after_a_hit_is_counted_once(gate: Gate, make):
+    scopes = (make.scope("key:abc", None, requests_per_minute=2),)
+    await gate.settle("r1", scopes, 0, cache_key="k", cache_value=b"old", cache_ttl=60)
+    left = []
+    for id in ("r2", "r3"):
+        hit = await gate.enter(id, scopes, cache_key="k")
+        on = await gate.enter(id, scopes, counted=True)
+        assert (hit.outcome, on.outcome) == ("hit", "ok")
+        assert hit.requests == on.requests
+        assert on.requests is not None
+        left.append(on.requests.remaining)
+    assert left == [1, 0]
+    assert (await gate.enter("r4", scopes)).outcome == "limited"
+
+
 async def test_another_org_never_sees_the_entry(gate: Gate, make, ledger: Ledger):
     scopes = (make.scope("key:abc", None),)
     await gate.settle("r1", scopes, 0, cache_key="k", cache_value=b"secret", cache_ttl=60)

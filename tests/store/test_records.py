@@ -71,7 +71,7 @@ async def test_filing_empties_the_outbox_and_is_idempotent(
         assert (await drainer.lag()).entries == 0
     assert await database.read(list_usage, RecordFilter()) == ([usage], None)
     assert (await database.read(list_decisions, RecordFilter()))[0] == [decision(2), decision(1)]
-    (report,) = await database.read(verify_chain, None, await drainer.heads())
+    (report,) = await database.read(verify_chain, None, await drainer.seen())
     assert (report.org, report.rows, report.ok) == ("acme", 2, True)
 
 
@@ -119,7 +119,7 @@ async def test_a_tail_cut_with_its_head_is_told_by_the_store(
         "UPDATE chain_heads SET seq = 3, hash = (SELECT hash FROM decision_records WHERE seq = 3)"
     )
     assert (await database.read(verify_chain))[0].ok
-    report = (await database.read(verify_chain, None, await drainer.heads()))[0]
+    report = (await database.read(verify_chain, None, await drainer.seen()))[0]
     assert (report.ok, report.seq) == (False, 4)
 
 
@@ -132,7 +132,76 @@ async def test_a_chain_made_anew_is_told_by_the_store(
     await rows("DELETE FROM chain_heads")
     await database.write(file_records, [decision(i) for i in (7, 8, 9)])
     assert (await database.read(verify_chain))[0].ok
-    assert not (await database.read(verify_chain, None, await drainer.heads()))[0].ok
+    assert not (await database.read(verify_chain, None, await drainer.seen()))[0].ok
+
+
+CUT = (
+    "DELETE FROM decision_records WHERE seq > 3",
+    "UPDATE chain_heads SET seq = 3, hash = (SELECT hash FROM decision_records WHERE seq = 3)",
+)
+
+
+async def test_a_cut_tail_stays_told_when_the_chain_goes_on(
+    store: Store, database: Database, drainer: Drainer, rows, caplog
+):
+    await put(store, *(decision(i) for i in range(5)))
+    await drainer.flush()
+    for statement in CUT:
+        await rows(statement)
+    for more in ((5,), (6, 7), (8,)):
+        await put(store, *(decision(i) for i in more))
+        await drainer.flush()
+        (report,) = await database.read(verify_chain, None, await drainer.seen())
+        assert (report.ok, report.seq) == (False, 4)
+        assert report.problem == "rows 4 to 5 were cut off before row 4 was filed"
+    # Nothing that came afterwards is lost by it, and the rows of now are a chain again.
+    assert (report.rows, (await database.read(verify_chain))[0].ok) == (7, True)
+    assert caplog.text.count("acme: rows 4 to 5 were cut off") == 1
+
+
+async def test_every_cut_is_told(store: Store, database: Database, drainer: Drainer, rows):
+    await put(store, *(decision(i) for i in range(5)))
+    await drainer.flush()
+    for i in range(5, 10):
+        for statement in CUT:
+            await rows(statement)
+        await put(store, *(decision(j) for j in (i, i + 100)))
+        await drainer.flush()
+    (report,) = await database.read(verify_chain, None, await drainer.seen())
+    assert report.problem == "rows 4 to 5 were cut off before row 4 was filed, and 4 more such"
+
+
+async def test_a_replaced_tail_stays_told_when_the_chain_goes_on(
+    store: Store, database: Database, drainer: Drainer, rows
+):
+    await put(store, *(decision(i) for i in range(5)))
+    await drainer.flush()
+    for statement in CUT:
+        await rows(statement)
+    # By another hand, up to the old end and past it: in itself the chain is sound.
+    await database.write(file_records, [decision(i) for i in (11, 12, 13)])
+    await put(store, decision(5))
+    await drainer.flush()
+    (report,) = await database.read(verify_chain, None, await drainer.seen())
+    assert (report.ok, report.rows, report.seq) == (False, 7, 5)
+    assert report.problem == "row 5 was replaced before row 7 was filed"
+
+
+async def test_a_database_made_anew_is_told(
+    store: Store, database: Database, drainer: Drainer, rows
+):
+    await put(store, *(decision(i) for i in range(5)))
+    await drainer.flush()
+    await rows("DELETE FROM decision_records")
+    await rows("DELETE FROM chain_heads")
+    await put(store, decision(5))
+    await drainer.flush()
+    (report,) = await database.read(verify_chain, None, await drainer.seen())
+    assert report.problem == "rows 1 to 5 were cut off before row 1 was filed"
+    # As the manual says, for one who knows why.
+    await store.command("DEL", "th:{acme}:cuts")
+    (report,) = await database.read(verify_chain, None, await drainer.seen())
+    assert report.ok
 
 
 async def test_two_drainers_make_one_chain(store: Store, database: Database, tmp_path: Path):
@@ -145,7 +214,7 @@ async def test_two_drainers_make_one_chain(store: Store, database: Database, tmp
         for db, name in ((database, "one"), (other, "two"))
     ]
     await asyncio.gather(*(drainer.flush() for drainer in drainers))
-    (report,) = await database.read(verify_chain, None, await drainers[0].heads())
+    (report,) = await database.read(verify_chain, None, await drainers[0].seen())
     assert (report.ok, report.rows) == (True, 60)
     await other.aclose()
 
@@ -184,10 +253,35 @@ async def test_a_drainer_killed_after_its_commit_files_nothing_twice(
     assert (await database.read(verify_chain))[0].rows == 5
     assert await store.command("XLEN", "th:{acme}:o") == 30
     await drainer.flush()
-    (report,) = await database.read(verify_chain, None, await drainer.heads())
+    (report,) = await database.read(verify_chain, None, await drainer.seen())
     assert (report.ok, report.rows) == (True, 15)
     (total,) = await database.read(summarize_usage, RecordFilter(), ())
     assert (total.attempts, total.cost_nano) == (15, 45)
+
+
+@pytest.mark.parametrize("before", ["SADD", "SET", "XDEL"])
+async def test_a_drainer_killed_over_a_cut_tail_hides_nothing(
+    valkey: EmbeddedStore,
+    store: Store,
+    database: Database,
+    drainer: Drainer,
+    rows,
+    tmp_path,
+    before,
+):
+    await put(store, *(decision(i) for i in range(5)))
+    await drainer.flush()
+    for statement in CUT:
+        await rows(statement)
+    await put(store, decision(5))
+    args = [sys.executable, "-c", KILLED, valkey.url, f"sqlite:///{tmp_path}/records.db", before]
+    assert await asyncio.to_thread(subprocess.call, args) == -signal.SIGKILL
+    for i in (6, 7, 8):
+        assert not (await database.read(verify_chain, None, await drainer.seen()))[0].ok
+        await put(store, decision(i))
+        await drainer.flush()
+    (report,) = await database.read(verify_chain, None, await drainer.seen())
+    assert (report.ok, report.rows) == (False, 7)
 
 
 async def test_bad_entries_are_set_aside_and_the_rest_is_filed(
