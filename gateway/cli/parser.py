@@ -144,6 +144,10 @@ def _keys(commands: _Commands) -> None:
     revoke = _command(group, "revoke", "keys:revoke", "revoke a key, effective within a second")
     revoke.add_argument("id", metavar="ID", help="the 12 characters after th-")
     _remote(revoke)
+    group = _group(commands, "budgets", "what is spent, held and left of each budget")
+    listing = _command(group, "list", "budgets:list_budgets", "list the budgets of the active keys")
+    _filters(listing, "org")
+    _remote(listing)
 
 
 def _policies(commands: _Commands) -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from backends.providers import load_providers
@@ -31,7 +32,17 @@ def test_help_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for command in ("serve", "demo", "check", "schema", "explain", "keys", "policy", "router"):
+    for command in (
+        "serve",
+        "demo",
+        "check",
+        "schema",
+        "explain",
+        "keys",
+        "budgets",
+        "policy",
+        "router",
+    ):
         assert command in done.stdout
 
 
@@ -70,6 +81,45 @@ def test_keys(remote: None, gateway: Any, capsys: pytest.CaptureFixture[str]) ->
     assert "configuration file" in capsys.readouterr().err
     assert main(["keys", "create", "--label", "NOT OK"]) == 2
     assert "labels[0]: " in capsys.readouterr().err
+
+
+def test_budgets(
+    remote: None, gateway: Any, token: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def made(*args: str, used: bool = True) -> str:
+        assert main(["keys", "create", "--json", *args]) == 0
+        key = json.loads(capsys.readouterr().out)
+        if used:
+            gateway.call(lambda c: c.keyring.authenticate(key["key"]))
+        return str(key["id"])
+
+    unused = made("--org", "acme", "--budget-usd", "1", used=False)
+    small = made("--org", "acme", "--team", "lab", "--budget-usd", "0.001", "--window", "day")
+    odd = made("--org", "acme", "--team", "lab", "--budget-usd", "2.5", "--window", "3600")
+    with httpx.Client(base_url=gateway.url, headers={"authorization": f"Bearer {token}"}) as admin:
+        # As curl -d sends it.
+        form = {"content-type": "application/x-www-form-urlencoded"}
+        terms = admin.put("/admin/v1/budgets/team:lab", content=b'{"budget_usd": 10}', headers=form)
+        assert terms.status_code == 200, terms.text
+    assert main(["keys", "list"]) == 0
+    listing = capsys.readouterr().out
+    assert "$0.001/day" in listing and "$2.50/3600s" in listing
+    assert main(["budgets", "list"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["ORG", "SCOPE", "BUDGET", "SPENT", "HELD", "LEFT", "UNTIL", "STATE"]
+    rows = {line[1]: line for line in lines[1:]}
+    assert len(rows) == len(lines) - 1
+    assert rows[f"key:{small}"][:6] == [
+        *("acme", f"key:{small}", "$0.001/day", "$0.00", "$0.00", "$0.001")
+    ]
+    assert rows[f"key:{odd}"][2] == "$2.50/3600s"
+    assert rows["team:lab"][2] == "$10.00/month"
+    assert rows[f"key:{small}"][-1] == "open"
+    assert rows[f"key:{unused}"][3:] == [
+        *("-", "-", "-", "-", "closed", "until", "its", "next", "request")
+    ]
+    assert main(["budgets", "list", "--org", "other", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
 
 
 def test_policies(
