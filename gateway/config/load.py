@@ -20,7 +20,7 @@ from gateway.config.convert import convert
 from gateway.config.errors import ConfigError, why_unreadable
 from gateway.config.learning import check_learning
 from gateway.config.model import SECRET_FIELDS, BackendConfig, Config, ModelConfig
-from gateway.windows import MUST_BE, is_window
+from gateway.windows import MUST_BE, is_window, window_text
 from routers.budget import curve_problem
 from routers.cards import MAX_OFFSET
 from routers.patterns import CLASSES
@@ -317,8 +317,8 @@ def _check_scopes(config: Config) -> None:
         _check_money(key.budget_usd, key.window, f"keys[{i}]")
 
 
-def _check_money(budget: float | None, window: str, where: str) -> None:
+def _check_money(budget: float | None, window: str | int, where: str) -> None:
     if budget is not None and not 0 <= budget <= 9_000_000:
         raise ConfigError(f"{where}.budget_usd", "must be between 0 and 9,000,000")
-    if not is_window(window):
+    if not is_window(window_text(window)):
         raise ConfigError(f"{where}.window", MUST_BE)

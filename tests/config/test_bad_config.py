@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.auth import config_keys, config_scopes, new_key
 from gateway.cli import main
 from gateway.config import ConfigError, parse_config, schema
 from gateway.config.load import default_policy
@@ -81,6 +82,21 @@ CASES = {
         '[[scopes]]\nid = "org:x"\nbudget_usd = 1\nwindow = "²"',
         "scopes[0].window",
         "must be total",
+    ),
+    "no seconds": (
+        '[[scopes]]\nid = "org:x"\nbudget_usd = 1\nwindow = 0',
+        "scopes[0].window",
+        "must be total",
+    ),
+    "too many seconds": (
+        '[[keys]]\nkey = "${KEY}"\nbudget_usd = 1\nwindow = 1_000_000_000',
+        "keys[0].window",
+        "must be total",
+    ),
+    "half a second": (
+        '[[scopes]]\nid = "org:x"\nbudget_usd = 1\nwindow = 0.5',
+        "scopes[0].window",
+        "expected",
     ),
     "too long a window": (
         '[[scopes]]\nid = "org:x"\nbudget_usd = 1\nwindow = "1000000000"',
@@ -217,6 +233,13 @@ def test_other_files_that_are_missing(command: str, capsys: pytest.CaptureFixtur
     told = capsys.readouterr().err
     assert told.startswith("tollhouse: /nonexistent/file.jsonl")
     assert told.endswith("cannot be read: No such file or directory\n")
+
+
+def test_seconds_may_be_a_number() -> None:
+    text = '[[scopes]]\nid = "org:x"\nbudget_usd = 1\nwindow = 3600\n[[keys]]\nkey = "${KEY}"\n'
+    config = parse_config(text + "budget_usd = 1\nwindow = 60", {"KEY": new_key()})
+    (scope,), ((_, key),) = config_scopes(config).values(), config_keys(config).values()
+    assert (scope.terms.window, key.spec.terms.window) == ("3600", "60")
 
 
 def test_defaults_of_references() -> None:
