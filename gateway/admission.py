@@ -63,7 +63,7 @@ async def admit(
         labels = combine(
             (*principal.labels, *policy.mandatory_labels, *base.mandatory_labels),
             inbound.controls.labels,
-            (*found.labels, *_unread(inbound, policy), *_unread(inbound, base)),
+            (*found.labels, *_unread(inbound, policy, base)),
         )
     except LabelError as exc:
         raise bad_request(str(exc), "x-tollhouse-residency") from exc
@@ -185,11 +185,10 @@ async def _detect(runtime: Runtime, text: str, policies: tuple[Policy, ...]) -> 
     return look()
 
 
-def _unread(inbound: Inbound, policy: Policy) -> tuple[str, ...]:
-    """The label of content that no detector can read (images, audio, files, token ids)."""
-    if policy.opaque_label and opaque_content(inbound.body):
-        return (policy.opaque_label,)
-    return ()
+def _unread(inbound: Inbound, *policies: Policy) -> tuple[str, ...]:
+    """The labels of content that no detector can read (images, audio, files, token ids)."""
+    labels = tuple(policy.opaque_label for policy in policies if policy.opaque_label)
+    return labels if labels and opaque_content(inbound.body) else ()
 
 
 async def _count(

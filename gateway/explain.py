@@ -12,7 +12,6 @@ from gateway.admission import admit
 from gateway.auth import Principal
 from gateway.compose import Resolved, compose
 from gateway.config import Config
-from gateway.errors import GatewayError
 from gateway.inbound import Controls, new_id, parse
 from gateway.pipeline import score_and_plan
 from gateway.runtime import Runtime
@@ -29,10 +28,7 @@ def explainer(worker: Worker) -> Explain:
     """For the admin API of a running worker."""
 
     async def explain(request: dict[str, Any], principal: Principal | None) -> dict[str, Any]:
-        try:
-            return await explain_request(worker.runtime, request, principal or Principal())
-        except GatewayError as exc:
-            raise ValueError(exc.message) from exc
+        return await explain_request(worker.runtime, request, principal or Principal())
 
     return explain
 

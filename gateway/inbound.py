@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Iterable
+from itertools import chain
 from typing import Any
 
 import msgspec
 
+from gateway.bodies import BadBody, decode_object
 from gateway.cache import CacheControl, parse_cache_control
 from gateway.errors import GatewayError, bad_request
 from routers.types import NANO_USD_PER_USD, Operation
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
-_decode = msgspec.json.Decoder().decode
 # A client that could name an upstream host would be sent the provider's key with its request.
 _FORBIDDEN = ("api_base", "base_url", "api_key", "api_version", "custom_llm_provider")
 _MAX_TAGS = 16
@@ -195,11 +196,9 @@ def _too_large(limit: int) -> GatewayError:
 def parse(operation: Operation, raw: bytes, controls: Controls, request_id: str) -> Inbound:
     """Raises GatewayError (400) naming the field in `param`."""
     try:
-        body = _decode(raw)
-    except (msgspec.DecodeError, RecursionError) as exc:
-        raise bad_request(f"The body is not valid JSON: {exc}") from exc
-    if not isinstance(body, dict):
-        raise bad_request("The body must be a JSON object.")
+        body = decode_object(raw)
+    except BadBody as exc:
+        raise bad_request(str(exc), exc.field) from exc
     for field in _FORBIDDEN:
         if field in body:
             raise bad_request(
@@ -256,6 +255,7 @@ def _check_completions(body: dict[str, Any]) -> None:
     prompt = body.get("prompt")
     if not isinstance(prompt, str | list) or not prompt:
         raise bad_request("prompt must be a non-empty string or array.", "prompt")
+    _check_levels("prompt", prompt)
     _check_numbers(body)
 
 
@@ -263,6 +263,20 @@ def _check_embeddings(body: dict[str, Any]) -> None:
     given = body.get("input")
     if not isinstance(given, str | list) or not given:
         raise bad_request("input must be a non-empty string or array.", "input")
+    _check_levels("input", given)
+
+
+def _check_levels(name: str, given: str | list[Any]) -> None:
+    """At most two levels of arrays: of texts, of token ids, of arrays of token ids."""
+    if isinstance(given, str) or list not in set(map(type, given)):
+        return
+    second = chain.from_iterable(item for item in given if isinstance(item, list))
+    if list in set(map(type, second)):
+        deep = (isinstance(item, list) and list in map(type, item) for item in given)
+        raise bad_request(
+            f"{name} takes strings, token ids and arrays of token ids.",
+            f"{name}[{list(deep).index(True)}]",
+        )
 
 
 # name -> smallest and largest value; whole numbers where both bounds are ints.

@@ -6,9 +6,11 @@ Bodies are parsed JSON in OpenAI form, as a client sent them: nothing here raise
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import string
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from routers.patterns.windows import WINDOW
 from routers.types import Operation, Turn
 
 # Keys of the wire form itself; every other key is text that the model sees (schemas, arguments).
@@ -22,16 +24,26 @@ _WIRE_KEY_NAMES = (
     "tool_choice tools top_logprobs top_p type url user"
 )
 _WIRE_KEYS = frozenset(_WIRE_KEY_NAMES.split())
-_VISION = frozenset(("image_url", "input_image", "image"))
-_AUDIO = frozenset(("input_audio", "audio"))
-_FILES = frozenset(("file", "input_file"))
+# Types of content parts whose every string is text, and what is known of others.
+_TEXTUAL = frozenset(("text", "input_text", "output_text", "refusal", "thinking"))
+_OPAQUE = {
+    **dict.fromkeys(("image_url", "input_image", "image"), "image"),
+    **dict.fromkeys(("input_audio", "audio"), "audio"),
+    **dict.fromkeys(("file", "input_file"), "file"),
+}
 _PARSED_FORMATS = frozenset(("json_object", "json_schema"))
 # A number this long can be somebody's; the upper bound keeps str() away from huge integers.
 _LONG_NUMBER = 10**7
 _TOO_LONG = 10**40
-_BINARY_PREFIX = "data:"
-_BINARY_KEYS = frozenset(("data", "file_data"))
+# Binary data stands under these keys as a `data:` URL (RFC 2397), under some as bare base64 too.
+_BINARY_KEYS = frozenset(("url", "image_url", "file_data", "data"))
+_BARE_KEYS = frozenset(("file_data", "data"))
+_DATA_URL = re.compile(
+    r"data:(?:[\w.+-]{1,64}(?:/[\w.+-]{1,64})?)?((?:;[^;,]{1,200}){0,8});base64,",
+    re.ASCII | re.IGNORECASE,
+)
 _SHORTEST_BINARY = 64
+_BASE64 = (string.ascii_letters + string.digits + "+/").encode()
 # What a model's server names a tool call by (`call_Xf3...`): 20 random letters and digits or more,
 # in which digits are followed by letters at least twice; none that has a meaning looks like that.
 _MADE_UP = re.compile(
@@ -96,39 +108,48 @@ def all_text(body: Mapping[str, Any]) -> str:
     """Every string that a model or an upstream would see, joined by newlines, in reading order:
     messages, names, tools with their schemas and results, metadata, unknown fields. Long whole
     numbers are included as digits. Left out are the wire form's own keys, the random identifiers of
-    tool calls, of which some would look like a card's or a person's number, and binary data
-    (`data:` URLs, audio, files): see `opaque_content`.
+    tool calls, of which some would look like a card's or a person's number, and binary data: base64
+    of 64 characters or more, where an image, audio or a file has its data (see `opaque_content`).
     """
+    return "\n".join(_read(body)[0])
+
+
+def _read(body: Mapping[str, Any]) -> tuple[list[str], bool]:
+    """The strings, and whether binary data was left out."""
     found: list[str] = []
+    left_out = False
     # A stack instead of recursion: depth costs nothing and nothing is missed below some level.
     stack: list[object] = [body]
     while stack:
         value = stack.pop()
         if isinstance(value, str):
-            if not (value.startswith(_BINARY_PREFIX) and _is_binary(value)):
-                found.append(value)
+            found.append(value)
         elif isinstance(value, Mapping):
-            _push_items(value, stack)
+            left_out = _push_items(value, stack) or left_out
         elif isinstance(value, (list, tuple)):
             stack.extend(reversed(value))
         elif isinstance(value, int) and _LONG_NUMBER <= abs(value) < _TOO_LONG:
             found.append(str(value))
         elif isinstance(value, float) and value.is_integer() and abs(value) >= _LONG_NUMBER:
             found.append(format(value, ".0f") if abs(value) < _TOO_LONG else "")
-    return "\n".join(found)
+    return found, left_out
 
 
-def _push_items(value: Mapping[Any, Any], stack: list[object]) -> None:
+def _push_items(value: Mapping[Any, Any], stack: list[object]) -> bool:
+    """Whether binary data was left out."""
+    left_out = False
     for key, item in reversed(list(value.items())):
-        if isinstance(item, str) and (
-            (key in _BINARY_KEYS and _is_binary(item))
-            or (_names_a_call(key, value) and _random(item))
-        ):
-            continue
+        if isinstance(item, str):
+            if _names_a_call(key, value) and _random(item):
+                continue
+            if key in _BINARY_KEYS and (readable := _beside_binary(key, item)) is not None:
+                left_out = True
+                item = readable or None
         if item is not None and item is not True and item is not False:
             stack.append(item)
         if key not in _WIRE_KEYS:
             stack.append(key)
+    return left_out
 
 
 def _names_a_call(key: object, value: Mapping[Any, Any]) -> bool:
@@ -139,27 +160,40 @@ def _random(value: str) -> bool:
     return len(value) <= _LONGEST_MADE_UP and _MADE_UP.fullmatch(value) is not None
 
 
-def _is_binary(value: str) -> bool:
-    """Base64 has no spaces. What has some is read, so that prose cannot pass as a file."""
-    return len(value) >= _SHORTEST_BINARY and " " not in value
+def _beside_binary(key: str, value: str) -> str | None:
+    """The parameters of binary data in the value of such a key, which can be read; None for a
+    text. Prose does not pass as a file: every character must be base64."""
+    head = _DATA_URL.match(value)
+    if head is not None:
+        return head[1] if _is_base64(value, head.end()) else None
+    return "" if key in _BARE_KEYS and _is_base64(value, 0) else None
+
+
+def _is_base64(value: str, start: int) -> bool:
+    """Whether all from `start` is whole base64 (RFC 4648, section 4), and long. Linear."""
+    size = len(value) - start
+    if size < _SHORTEST_BINARY or size % 4 or not value.isascii():
+        return False
+    end = len(value) - (2 if value.endswith("==") else value.endswith("="))
+    return not any(
+        value[at : min(at + WINDOW, end)].encode().translate(None, _BASE64)
+        for at in range(start, end, WINDOW)
+    )
 
 
 def opaque_content(body: Mapping[str, Any]) -> frozenset[str]:
     """Kinds of content that a model would read but no pattern can: any of `tokens` (prompts and
-    inputs given as token ids), `image`, `audio`, `file`. For policies that must not let content
-    pass unseen."""
-    found = set()
-    for kind in _part_types(body):
-        if kind in _VISION:
-            found.add("image")
-        elif kind in _AUDIO:
-            found.add("audio")
-        elif kind in _FILES:
-            found.add("file")
+    inputs given as token ids), `image`, `audio`, `file`, `other` (parts of a type that is not known
+    to be text, and binary data in any other place). For policies that must not let content pass
+    unseen."""
+    found = {_OPAQUE.get(kind, "other") for kind in _part_types(body) if kind not in _TEXTUAL}
     for key in ("prompt", "input"):
         value = body.get(key)
-        if isinstance(value, list) and any(isinstance(item, (int, list)) for item in value):
-            found.add("tokens")
+        for item in value if isinstance(value, list) else ():
+            if not isinstance(item, str):
+                found.add("tokens" if isinstance(item, (int, list)) else "other")
+    if not found and _read(body)[1]:
+        found.add("other")
     return frozenset(found)
 
 
@@ -171,11 +205,11 @@ def needed_capabilities(body: Mapping[str, Any], operation: Operation) -> frozen
         return frozenset(needed)
     if body.get("tools") or body.get("functions") or _has_tool_turns(body):
         needed.add("tools")
-    for kind in _part_types(body):
-        if kind in _VISION:
-            needed.add("vision")
-        elif kind in _AUDIO:
-            needed.add("audio")
+    parts = {_OPAQUE.get(kind) for kind in _part_types(body)}
+    if "image" in parts:
+        needed.add("vision")
+    if "audio" in parts:
+        needed.add("audio")
     modalities = body.get("modalities")
     if body.get("audio") or (isinstance(modalities, list) and "audio" in modalities):
         needed.add("audio")
@@ -212,16 +246,21 @@ def _has_tool_turns(body: Mapping[str, Any]) -> bool:
     )
 
 
-def _part_types(body: Mapping[str, Any]) -> list[str]:
-    kinds: list[str] = []
+def _part_types(body: Mapping[str, Any]) -> Iterator[str]:
+    """The type of every content part; `text` for plain strings, "" where there is none."""
     messages = body.get("messages")
-    if not isinstance(messages, list):
-        return kinds
-    for message in messages:
+    for message in messages if isinstance(messages, list) else ():
         content = message.get("content") if isinstance(message, dict) else None
-        if isinstance(content, list):
-            for part in content:
-                kind = part.get("type") if isinstance(part, dict) else None
-                if isinstance(kind, str):
-                    kinds.append(kind)
-    return kinds
+        for part in content if isinstance(content, list) else ():
+            yield _part_type(part)
+
+
+def _part_type(part: object) -> str:
+    if isinstance(part, str):
+        return "text"
+    if not isinstance(part, dict):
+        return ""
+    kind = part.get("type")
+    if kind is None and part.keys() <= {"text", "refusal"}:
+        return "text"
+    return kind if isinstance(kind, str) else ""

@@ -163,7 +163,8 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     router's model where it has one. `mandatory_labels`: labels that every
     request under this policy carries. `fallback`: whether the other tier may be tried when the
     preferred one fails. `cache_ttl`: seconds, 0 turns the exact cache off. `opaque_label`: the
-    label of requests with content that no detector can read (images, audio, files, token ids).
+    label of requests with content that no detector can read (images, audio, files, token ids,
+    content parts of any type that is not text, base64 data).
     """
 
     weak_tier: str = "local"

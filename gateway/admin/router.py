@@ -13,6 +13,7 @@ from gateway.admin import budgets, keys, learning, policies, records, system
 from gateway.admin.context import AdminContext, Explain
 from gateway.admin.guard import refuse_unknown_query, require_token
 from gateway.admin.problems import EXCEPTION_HANDLERS
+from gateway.admin.request import AdminRequest
 from gateway.auth import KeyAdmin
 from gateway.records import Drainer
 from gateway.store.lock import Lock
@@ -67,6 +68,7 @@ def router_for(context: Callable[[], AdminContext], admin_token: str) -> Router:
         guards=[require_token(admin_token), refuse_unknown_query],
         dependencies={"context": Provide(context, sync_to_thread=False)},
         exception_handlers=EXCEPTION_HANDLERS,
+        request_class=AdminRequest,
         request_max_body_size=MAX_BODY,
         response_headers={"cache-control": "no-store"},
         tags=["admin"],

@@ -32,7 +32,8 @@ async def explain(context: Context, data: JSONBody[ExplainInput]) -> dict[str, A
         return await context.explain(data.request, principal)
     except GatewayError as exc:
         path = f"request.{exc.param}" if exc.param else "request"
-        status = exc.status if exc.status < 500 else 503
+        # What is wrong is the request asked about, whatever it would be answered itself.
+        status = 400 if exc.status < 500 else 503
         raise Refusal(status, exc.message, (FieldError(path, exc.message),)) from exc
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from gateway.auth import Principal, config_principal
+from gateway.bodies import BadBody, decode_object
 from gateway.cli.errors import FAILED, OK, USAGE, CliError
 from gateway.cli.output import print_json
 from gateway.cli.streams import stdin
@@ -53,10 +54,10 @@ def _found() -> Config:
 def _read(name: str) -> dict[str, Any]:
     try:
         data = stdin().read() if name == "-" else Path(name).read_bytes()
-        return msgspec.json.decode(data, type=dict[str, Any])
+        return decode_object(data)
     except OSError as exc:
         raise CliError(f"{name} cannot be read: {why_unreadable(exc)}", USAGE) from exc
-    except msgspec.DecodeError as exc:
+    except BadBody as exc:
         raise CliError(f"{name}: {exc}", USAGE) from exc
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from gateway.auth import Principal
+from gateway.bodies import BadBody, decode_object
 from gateway.config.model import LearningConfig
 from gateway.errors import GatewayError, bad_request, rate_limited, unavailable
 from gateway.learning import repository
@@ -68,17 +69,12 @@ class FeedbackAnswer(msgspec.Struct, frozen=True):
     comment_kept: bool
 
 
-_decode = msgspec.json.Decoder().decode
-
-
 def parse_feedback(raw: bytes) -> FeedbackInput:
     """Raises GatewayError (400) naming the field in `param`."""
     try:
-        body = _decode(raw)
-    except (msgspec.DecodeError, RecursionError) as exc:
-        raise bad_request(f"The body is not valid JSON: {exc}") from exc
-    if not isinstance(body, dict):
-        raise bad_request("The body must be a JSON object.")
+        body = decode_object(raw)
+    except BadBody as exc:
+        raise bad_request(str(exc), exc.field) from exc
     for field in body:
         if field not in _FIELDS:
             raise bad_request(f"Unknown field; known: {', '.join(_FIELDS)}.", field[:_MAX_ID])

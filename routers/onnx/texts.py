@@ -13,6 +13,7 @@ from routers.onnx.classes import FILE as CLASSES
 from routers.onnx.classes import DataClassModel, load_classes
 from routers.onnx.language import FILE as LANGUAGE
 from routers.onnx.language import LanguageModel, load_language
+from routers.patterns.escapes import without_escapes
 
 log = logging.getLogger("tollhouse.router")
 # Below this a language is a guess: two words, or names only.
@@ -31,11 +32,12 @@ class TextModels:
         self._broken: dict[str, str] = {}
 
     def detect(self, text: str) -> frozenset[str]:
-        """The data classes found; empty without a model, and where it failed."""
+        """The data classes found; empty without a model, and where it failed. The model has learnt
+        from no JSON: what escapes stand for is put in their place."""
         if self._classes is None:
             return frozenset()
         try:
-            found = self._classes.detect(text)
+            found = self._classes.detect(without_escapes(text))
         except Exception as exc:  # a border: the patterns have looked, and the request goes on
             self._failed(CLASSES, exc)
             return frozenset()

@@ -12,7 +12,7 @@ from collections.abc import Collection
 import msgspec
 
 from routers.patterns.clinical import clinical_kinds
-from routers.patterns.normalise import normalise
+from routers.patterns.normalise import readings
 from routers.patterns.personal import personal_kinds
 
 __all__ = ["CLASSES", "Detection", "detect"]
@@ -34,21 +34,18 @@ NOTHING = Detection()
 def detect(text: str, classes: Collection[str] = CLASSES) -> Detection:
     """Look for the data classes asked for; other names in `classes` are left to other detectors.
 
-    About 10 us for 300 plain characters and 0.1 s for a megabyte, up to some seconds for a
-    megabyte of numbers made to be slow: run long texts in a thread. Beyond the folded text itself,
-    memory does not grow.
+    About 10 us for 300 plain characters and 0.1 s for a megabyte, twice that with backslashes in
+    it, up to some seconds for a megabyte of numbers made to be slow: run long texts in a thread.
+    Beyond the folded text itself, memory does not grow.
     """
-    text = normalise(text)
-    labels: list[str] = []
-    kinds: set[str] = set()
-    if "pii" in classes:
-        personal = personal_kinds(text)
-        if personal:
-            labels.append("pii")
-            kinds |= personal
-    if "phi" in classes:
-        clinical = clinical_kinds(text)
-        if clinical:
-            labels.append("phi")
-            kinds |= clinical
-    return Detection(frozenset(labels), tuple(sorted(kinds))) if labels else NOTHING
+    personal: set[str] = set()
+    clinical: set[str] = set()
+    for reading in readings(text):
+        if "pii" in classes:
+            personal |= personal_kinds(reading)
+        if "phi" in classes:
+            clinical |= clinical_kinds(reading)
+    if not (personal or clinical):
+        return NOTHING
+    labels = [label for label, kinds in (("pii", personal), ("phi", clinical)) if kinds]
+    return Detection(frozenset(labels), tuple(sorted(personal | clinical)))

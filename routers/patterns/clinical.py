@@ -244,11 +244,11 @@ _CLINICAL_STEM = re.compile(
 _AT_BEST = 8
 _THE_PATIENT = re.compile(r"\b(?:the|this|our|der|die|le|la|el) pa[tc]ient")
 _SPEAKER = re.compile(
-    r"(?:^|\n)[ \t*#>]{0,8}(?:patient|pt|patientin|paciente|patiente|"
+    r"(?:^|[\n\"])[ \t*#>]{0,8}(?:patient|pt|patientin|paciente|patiente|"
     r"paziente|patiënte?|pacjent(?:ka)?|doente|pasient|patienten)[ \t*]{0,3}:"
 )
 _OTHER_SPEAKER = re.compile(
-    r"(?:^|\n)[ \t*#>]{0,8}(?:doctor|dr|physician|nurse|clinician|arzt|ärztin|médecin|"
+    r"(?:^|[\n\"])[ \t*#>]{0,8}(?:doctor|dr|physician|nurse|clinician|arzt|ärztin|médecin|"
     r"médic[oa]|medico|dottor(?:e|essa)|doutora?|dokter|huisarts|lekarz|läkare|lege|læge)"
     r"[ \t*]{0,3}:"
 )

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
+from routers.patterns.escapes import has_more_than_codes, without_codes, without_escapes
 from routers.patterns.windows import WINDOW
 
 # Soft hyphen, joiners and marks of direction, byte order mark, variation selectors, tag letters.
@@ -15,19 +16,24 @@ _INVISIBLE = re.compile(
 )
 _DASHES = re.compile("[\u2010-\u2015\u2043\u2212\u30fc\ufe58\ufe63\uff0d\u00b7\u2022\u2024]")
 _FOREIGN_DIGIT = re.compile(r"(?![0-9])\d")
-_ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
 
 # Characters that are folded at a time, and marks in a row that are looked through for a cut.
 _PIECE = 256
 _MARKS = 64
 
 
+def readings(text: str) -> Iterator[str]:
+    r"""The text as it stands, with `\uXXXX` resolved; and, where that makes a difference, with all
+    escapes of JSON strings resolved. Both count: in JSON `\nDE89` is an account in a line of its
+    own, in a path or a formula `\nhs` is no line's end."""
+    yield normalise(without_codes(text))
+    if has_more_than_codes(text):
+        yield normalise(without_escapes(text))
+
+
 def normalise(text: str) -> str:
-    """The text as a model reads it: JSON escapes of tool arguments resolved, invisible characters
-    gone, every digit one of 0-9, every dash a hyphen, compatibility forms folded (NFKC). Costs
-    next to nothing for plain ASCII. Linear."""
-    if "\\u" in text:
-        text = "".join(map(_unescaped, _between_escapes(text)))
+    """The text as a model reads it: invisible characters gone, every digit one of 0-9, every dash a
+    hyphen, compatibility forms folded (NFKC). Costs next to nothing for plain ASCII. Linear."""
     if text.isascii():
         return text
     cuts = range(0, len(text), WINDOW)
@@ -35,26 +41,10 @@ def normalise(text: str) -> str:
     return "".join(map(_folded, _between_letters(text)))
 
 
-def _unescaped(piece: str) -> str:
-    return _ESCAPED.sub(_unescape, piece)
-
-
 def _folded(piece: str) -> str:
     if piece.isascii():
         return piece
     return _FOREIGN_DIGIT.sub(_digit, _DASHES.sub("-", unicodedata.normalize("NFKC", piece)))
-
-
-def _between_escapes(text: str) -> Iterator[str]:
-    """The text cut where no escape of six characters is."""
-    start = 0
-    while start < len(text):
-        end = start + WINDOW
-        if end < len(text):
-            escape = text.rfind("\\", end - 5, end)
-            end = escape if escape >= 0 else end
-        yield text[start:end]
-        start = end
 
 
 def _between_letters(text: str) -> Iterator[str]:
@@ -79,10 +69,6 @@ def _joins(character: str) -> bool:
         return False
     first = unicodedata.normalize("NFKD", character)[0]
     return unicodedata.category(first)[0] == "M" or "\u1160" <= first <= "\u11ff"
-
-
-def _unescape(match: re.Match[str]) -> str:
-    return chr(int(match[1], 16))
 
 
 def _digit(match: re.Match[str]) -> str:

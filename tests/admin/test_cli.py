@@ -270,6 +270,10 @@ def test_explain_decides_offline(tmp_path: Path, capsys: pytest.CaptureFixture[s
     request.write_text('{"model": "auto", "messages": 1}')
     assert main(args) == 2
     assert "messages: " in capsys.readouterr().err
+    for body, said in ((b'{"\xff": 1}', "UTF-8"), (b"[" * 9000, "200 levels"), (b"[]", "object")):
+        request.write_bytes(body)
+        assert main(args) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_explain_without_a_file_finds_what_serve_would(

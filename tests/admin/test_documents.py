@@ -332,6 +332,27 @@ def test_explaining_takes_a_key_and_only_tightens(admin: httpx.Client) -> None:
         assert reply.json()["errors"][0]["path"] == path
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"org": "\xff\xfe"}', "UTF-8"),
+        (b'{"\xff": 1}', "UTF-8"),
+        (b'{"x": ' + b"[" * 900 + b"]" * 900 + b"}", "200 levels"),
+        (b'{"x": ' + b"[" * 5000 + b"]" * 5000 + b"}", "200 levels"),
+        (b'{"org": ', "JSON"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/keys", "/policies:validate", "/explain"])
+def test_a_body_that_cannot_be_read_says_what_is_wrong(
+    admin: httpx.Client, path: str, body: bytes, said: str
+) -> None:
+    reply = admin.post(path, content=body, headers={"content-type": "application/json"})
+    assert status(reply) == 400
+    (error,) = reply.json()["errors"]
+    assert error["path"] in ("body", "x")
+    assert said in error["message"]
+
+
 def test_backends_are_shown(admin: httpx.Client) -> None:
     assert admin.get("/backends").json()["items"][0]["healthy"] is True
 

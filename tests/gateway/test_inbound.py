@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.bodies import MAX_DEPTH
 from gateway.errors import GatewayError
 from gateway.inbound import Controls, Inbound, parse, read_body, read_controls
 
@@ -59,6 +60,50 @@ def test_what_is_not_a_json_object_is_refused(raw: bytes) -> None:
     with pytest.raises(GatewayError) as caught:
         parse("chat", raw, Controls(), "req_1")
     assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("prompt", "param"),
+    [
+        ("text", None),
+        (["a", "b"], None),
+        ([1, 2], None),
+        ([[1, 2], [3]], None),
+        ([[1], [[2]]], "[1]"),
+        ([[[]]], "[0]"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("operation", "name"), [("completions", "prompt"), ("embeddings", "input")]
+)
+def test_prompts_are_lists_of_two_levels_at_most(
+    operation: Any, name: str, prompt: Any, param: str | None
+) -> None:
+    body = {"model": "auto", name: prompt}
+    if param is None:
+        assert parsed(body, operation).body == body
+        return
+    with pytest.raises(GatewayError) as caught:
+        parsed(body, operation)
+    assert (caught.value.status, caught.value.param) == (400, name + param)
+
+
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")])
+def test_depth_is_bounded(opening: bytes, closing: bytes) -> None:
+    for depth in (MAX_DEPTH - 1, MAX_DEPTH, MAX_DEPTH + 1, 900, 20_000):
+        deep = opening * depth + b'"["' + closing * depth
+        raw = b'{"model": "auto", "messages": [{"role": "user"}], "x": ' + deep + b"}"
+        if depth < MAX_DEPTH:
+            assert parse("chat", raw, Controls(), "req_1").model == "auto"
+            continue
+        with pytest.raises(GatewayError, match=f"{MAX_DEPTH} levels") as caught:
+            parse("chat", raw, Controls(), "req_1")
+        assert caught.value.status == 400
+
+
+def test_brackets_in_text_and_long_conversations_are_no_depth() -> None:
+    message = {"role": "user", "content": [{"type": "text", "text": "[{" * 300}]}
+    assert len(parsed({"model": "auto", "messages": [message] * 300}).body["messages"]) == 300
 
 
 def test_unknown_fields_survive() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,69 @@ def test_clinical_records_are_found(text: str) -> None:
     assert detect(text).labels >= {"phi"}
 
 
+IN_LINES = [
+    "x\nDE89370400440532013000\ny",
+    "x\n4111111111111111",
+    "mail\nmax.weber@example.com",
+    "name\tX\nTel: 030 1234567\nok",
+    "hi\nSSN 219-09-9999",
+    "Patient:\nDOB 01/02/1970\nfever\nasthma",
+    "DOB\t01/02/1970 fever\nand asthma",
+    "line\nMRN 12345678",
+    "Summary\nPatient denies pain",
+    'Patient said:\r\n"no pain"\b\fMRN/12345678',
+    "Doctor: Have you had any procedures in the past?\r\nPatient: No.",
+]
+
+
+def as_json(text: str, depth: int, **how: bool) -> str:
+    for _ in range(depth):
+        text = json.dumps({"note": text}, **how)
+    return text
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("text", [*IN_LINES, *(text for _, text in FOUND), *CLINICAL])
+def test_the_escapes_of_json_hide_nothing(text: str, depth: int) -> None:
+    for how in ({}, {"ensure_ascii": False}):
+        assert detect(as_json(text, depth, **how)).labels >= detect(text).labels
+        # As a gateway sees a piece of it: without the quotation marks, and in no object.
+        assert detect(json.dumps(text, **how)[1:-1]).labels >= detect(text).labels
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"C:\nhs 943 476 5870",
+        r"D:\fax\tel 041 541 67 61",
+        r"\born on 03.12.1961",
+        r"CORP\bob@example.org and \frac{1}{2}",
+    ],
+)
+def test_a_backslash_that_begins_no_escape_hides_nothing_either(text: str) -> None:
+    assert detect(text).labels == {"pii"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"C:\new\table\fever\notes\reports\temp",
+        r"$\nabla \times \theta = \frac{\rho}{\beta}, \tan 4111111111111112$",
+        r"re.search(r'\b(?:patient|doctor)\b\t\d{3}-\d{2}-\d{4}\n', line)",
+        r"\\server\share\new",
+        "\\",
+        "\\" * 99,
+    ],
+)
+def test_other_backslashes_are_no_alarm(text: str) -> None:
+    assert detect(text) == detect("")
+
+
+@pytest.mark.parametrize("text", CLEAN)
+def test_ordinary_text_in_json_is_left_alone(text: str) -> None:
+    assert detect(as_json(text, 1)) == detect(as_json(text, 2)) == detect("")
+
+
 @pytest.mark.parametrize("text", CLEAN)
 def test_ordinary_text_is_left_alone(text: str) -> None:
     assert detect(text) == detect("")
@@ -142,6 +206,10 @@ def test_nothing_is_missed_at_the_end_of_a_long_text() -> None:
         "1.",
         "  12 3 ",
         "e\u0301\u0323",
+        "\\",
+        "\\n",
+        "\\\\n1",
+        '\\\\\\"',
         "\u0301\u0323",
     ],
 )

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from routers.patterns import clinical, detect, personal, windows
+from routers.patterns import clinical, detect, escapes, personal, windows
 from routers.patterns.numbers import CHECKS, PREFIXES, is_card
 
 # The package has a function of the module's name.
@@ -46,6 +46,15 @@ texts = st.lists(
                 *("+49 30 901820", "call ", "geboren am 03.12.1961", "54362315-K", "\u200b", " "),
                 *("GB82 WEST 1234 5698 7654 32", "passport no ", "C12345678", "1.", "a", "\n"),
                 *("MRN 445566 ", "Patient: ", "Doctor: ", "chest pain ", "he ", "50 mg ", "E11.9 "),
+                *(
+                    "\\",
+                    "\\\\",
+                    "\\n",
+                    "\\\\\\u0034",
+                    "\\u00",
+                    'x\\nDE89370400440532013000\\"',
+                    "\\t",
+                ),
                 *("née ", "e\u0301", "\uff14111", "\\u0034111 1111 1111 1111", "\u2013", "\ufdfa"),
             )
         ),
@@ -86,7 +95,7 @@ def _kinds_of_groups(text: str) -> set[str]:
 @contextmanager
 def _windows_of(size: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for module in (windows, personal, clinical, normalise):
+        for module in (windows, personal, clinical, normalise, escapes):
             patch.setattr(module, "WINDOW", size)
         yield
 

@@ -31,7 +31,7 @@ def test_no_json_is_too_strange(body: dict[str, Any], operation: Operation) -> N
     for turn in turns_of(body):
         assert all(line in text for line in turn.text.split("\n"))
     assert operation in needed_capabilities(body, operation)
-    assert opaque_content(body) <= {"tokens", "image", "audio", "file"}
+    assert opaque_content(body) <= {"tokens", "image", "audio", "file", "other"}
 
 
 def test_depth_costs_nothing_and_hides_nothing() -> None:
@@ -84,7 +84,7 @@ def test_numbers_are_text_and_binary_data_is_not() -> None:
     assert "4111111111111111" in all_text({"x": 4111111111111111})
     assert "4111111111111111" in all_text({"x": [4111111111111111.0]})
     assert all_text({"x": 10**5000, "y": True, "n": 3}) == "x\ny"
-    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 99}}
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100}}
     assert "AAAA" not in all_text({"messages": [{"content": [image]}]})
 
 
@@ -155,9 +155,90 @@ def test_needed_capabilities(body: dict[str, Any], extra: set[str]) -> None:
     assert needed_capabilities(body, "embeddings") == {"embeddings"}
 
 
+IMAGE = "data:image/png;base64," + "QUJD" * 30
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("url", IMAGE),
+        ("image_url", IMAGE),
+        ("file_data", IMAGE),
+        ("data", IMAGE),
+        ("url", "DATA:application/x.y+z;charset=utf-8;Base64," + "+/+/" * 30 + "QQ=="),
+        ("url", "data:;base64," + "QUJD" * 30),
+        ("data", "QUJD" * 30),
+        ("file_data", "QUJD" * 100_000 + "QQ=="),
+    ],
+)
+def test_binary_data_is_left_out_and_counts_as_unread(key: str, value: str) -> None:
+    body = {"messages": [{"role": "user", "content": [{"type": "text", key: value}]}]}
+    assert "QUJD" not in all_text(body)
+    assert "+/+/" not in all_text(body)
+    assert opaque_content(body) == {"other"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("text", IMAGE),
+        ("some_future_key", "QUJD" * 30),
+        ("url", "QUJD" * 30),
+        ("url", "data:" + "QUJD" * 30),
+        ("url", "data:image/png," + "QUJD" * 30),
+        ("url", IMAGE + "-0000"),
+        ("url", IMAGE + "Q"),
+        ("url", IMAGE + "QQ==QUJD"),
+        ("url", IMAGE + "\nQUJD"),
+        ("url", " " + IMAGE),
+        ("url", "data:image/png;base64,QUJD"),
+        ("data", "QUJD" * 30 + "\u00e9\u00e9\u00e9\u00e9"),
+        ("data", "QUJD" * 30 + "@@@@"),
+        ("data", "QUJD" * 100_000 + "=@@@"),
+        ("data", "QUJD"),
+    ],
+)
+def test_what_is_not_quite_binary_data_is_read(key: str, value: str) -> None:
+    body = {"messages": [{"role": "user", "content": [{"type": "text", key: value}]}]}
+    assert value in all_text(body)
+    assert opaque_content(body) == frozenset()
+
+
+def test_parameters_of_binary_data_are_read() -> None:
+    value = "data:text/csv;name=max.weber@example.com;base64," + "QUJD" * 30
+    text = all_text({"messages": [{"content": [{"type": "file", "file": {"file_data": value}}]}]})
+    assert "max.weber@example.com" in text
+    assert "QUJD" not in text
+
+
 def test_opaque_content_is_named() -> None:
     assert opaque_content({"prompt": [1, 2]}) == {"tokens"}
     assert opaque_content({"input": [[1], [2]]}) == {"tokens"}
+    assert opaque_content({"input": [{"image": "https://example.org/a.png"}]}) == {"other"}
     parts = [{"type": "image_url"}, {"type": "input_audio"}, {"type": "file"}]
     assert opaque_content({"messages": [{"content": parts}]}) == {"image", "audio", "file"}
+    assert opaque_content({"messages": [{"content": [{"type": "video_url"}]}]}) == {"other"}
+    assert opaque_content({"messages": [{"content": [{"type": ["text"]}]}]}) == {"other"}
+    assert opaque_content({"messages": [{"content": [{"image_url": "x"}]}]}) == {"other"}
+    assert opaque_content({"messages": [{"content": [["text"]]}]}) == {"other"}
     assert opaque_content({"prompt": "text", "messages": [{"content": "text"}]}) == frozenset()
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "text",
+        {"text": "text"},
+        {"type": "text", "text": "text"},
+        {"type": "input_text", "text": "text"},
+        {"type": "output_text", "text": "text"},
+        {"type": "refusal", "refusal": "no"},
+        {"type": "thinking", "thinking": [{"type": "text", "text": "text"}]},
+    ],
+)
+def test_parts_of_text_are_not_opaque(part: Any) -> None:
+    assert opaque_content({"messages": [{"content": [part]}]}) == frozenset()
+
+
+def test_what_names_a_tool_call_is_not_opaque() -> None:
+    assert opaque_content(call_and_result("call_foTVHl8meLTo2pRPkm8hUvj9")) == frozenset()

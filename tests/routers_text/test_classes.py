@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -302,6 +303,16 @@ class Mute(LanguageModel):
 
     def code(self, text: str, floor: float) -> str | None:
         raise MemoryError
+
+
+def test_the_escapes_of_json_hide_nothing_from_the_model(classes: DataClassModel) -> None:
+    texts = TextModels(classes=classes)
+    lines = f"Hello\n{NAMED}\n\t{NOTE}"
+    assert texts.detect(lines) == {"pii", "phi"}
+    once = json.dumps(lines)
+    coded = "".join(f"\\u{ord(letter):04x}" for letter in lines)
+    for text in (once, once[1:-1], json.dumps({"a": once}), coded):
+        assert texts.detect(text) == {"pii", "phi"}, text
 
 
 def test_one_model_that_works_does_not_hide_that_another_fails() -> None:

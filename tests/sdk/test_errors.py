@@ -135,6 +135,60 @@ def test_a_body_that_is_no_request(
     assert error_form(reply)["type"] == "invalid_request_error"
 
 
+NESTED = b"[" * 900 + b"]" * 900
+WITH = b'{"model": "scripted", "messages": [{"role": "user", "content": "a"}], %s}'
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param", "said"),
+    [
+        ("chat/completions", WITH % b'"user": "\xff\xfe"', None, "UTF-8"),
+        ("chat/completions", WITH % b'"\xff": 1', None, "UTF-8"),
+        ("chat/completions", WITH % (b'"x": ' + NESTED), "x", "200 levels"),
+        ("chat/completions", WITH % (b'"prompt": ' + NESTED), "prompt", "200 levels"),
+        ("completions", b'{"model": "scripted", "prompt": %s}' % NESTED, "prompt", "200 levels"),
+        ("completions", b'{"model": "scripted", "prompt": ["a", [[1]]]}', "prompt[1]", "token ids"),
+        ("embeddings", b'{"model": "scripted", "input": [[["a"]]]}', "input[0]", "token ids"),
+        ("feedback", b'{"decision_id": "\xff"}', None, "UTF-8"),
+        ("feedback", b'{"decision_id": "a", "outcome": %s}' % NESTED, "outcome", "200 levels"),
+    ],
+)
+def test_a_body_that_cannot_be_read_says_what_is_wrong(
+    http: httpx.Client, error_form: Form, path: str, body: bytes, param: str | None, said: str
+) -> None:
+    reply = http.post(f"/v1/{path}", content=body, headers={"content-type": "application/json"})
+    assert reply.status_code == 400
+    error = error_form(reply)
+    assert (error["type"], error["param"]) == ("invalid_request_error", param)
+    assert said in error["message"]
+
+
+def test_what_is_nested_less_deep_is_served(http: httpx.Client) -> None:
+    nested = b"[" * 199 + b"]" * 199
+    for field in (b"x", b"prompt", b"metadata"):
+        reply = http.post("/v1/chat/completions", content=WITH % (b'"%s": %s' % (field, nested)))
+        assert reply.status_code == 200, reply.text
+
+
+@pytest.mark.parametrize(
+    ("request_body", "path"),
+    [
+        ({}, "request.model"),
+        ({"model": "nobody's", "messages": HELLO}, "request.model"),
+        ({"model": "scripted", "messages": "Hello"}, "request.messages"),
+        ({"model": "scripted", "prompt": [[["a"]]]}, "request.prompt[0]"),
+    ],
+)
+def test_explaining_a_bad_request_names_the_field(
+    tollhouse: Gateway, request_body: dict[str, Any], path: str
+) -> None:
+    with tollhouse.admin() as admin:
+        reply = admin.post("/explain", json={"request": request_body})
+    assert (reply.status_code, reply.json()["status"]) == (400, 400)
+    assert reply.headers["content-type"] == "application/problem+json"
+    assert [error["path"] for error in reply.json()["errors"]] == [path]
+
+
 def test_half_a_character_is_no_defect(http: httpx.Client, error_form: Form) -> None:
     """JSON can spell text that UTF-8 cannot carry."""
     body = b'{"model": "scripted", "messages": [{"role": "user", "content": "a \\ud83d b"}]}'
