@@ -55,6 +55,11 @@ class Breaker:
         return "half_open" if self._clock() >= self._open_until else "open"
 
     @property
+    def pause(self) -> float:
+        """Seconds from its opening to the next probe."""
+        return self._open_for
+
+    @property
     def ready(self) -> bool:
         """Whether `allow` would say yes; asking changes nothing."""
         if self._open_until is None:

@@ -17,6 +17,7 @@ from backends.errors import (
     Overloaded,
     UpstreamModelMissing,
 )
+from backends.failures import Failures
 from backends.health import BREAKER_OPEN, Breaker, BreakerSettings, BreakerState
 
 __all__ = ["Pool", "PoolSettings", "ReplicaState"]
@@ -44,15 +45,25 @@ class ReplicaState(msgspec.Struct, frozen=True):
 
 
 class _Replica:
-    def __init__(self, name: str, backend: Backend, breaker: Breaker) -> None:
+    def __init__(self, name: str, backend: Backend, breaker: Breaker, failures: Failures) -> None:
         self.name = name
         self.backend = backend
         self.breaker = breaker
+        self._failures = failures
         self.in_flight = 0
         self.latency: float | None = None
 
     def load(self) -> float:
         return (self.in_flight + 1) * (self.latency if self.latency is not None else 0.001)
+
+    def succeeded(self, ticket: int) -> None:
+        self.breaker.success(ticket)
+        if self._failures.left_alone:
+            self._failures.succeeded()
+
+    def failed(self, ticket: int, error: BackendError) -> None:
+        self.breaker.failure(ticket)
+        self._failures.failed(error)
 
     def observe(self, seconds: float) -> None:
         before = self.latency
@@ -77,9 +88,13 @@ class Pool:
         self._clock = clock
         self._random = random
         self._replicas = [
-            _Replica(name, backend, Breaker(clock, settings.breaker))
-            for name, backend in replicas.items()
+            self._replica(name, backend, settings) for name, backend in replicas.items()
         ]
+
+    def _replica(self, name: str, backend: Backend, settings: PoolSettings) -> _Replica:
+        breaker = Breaker(self._clock, settings.breaker)
+        failures = Failures(settings.name, name, breaker, self._clock)
+        return _Replica(name, backend, breaker, failures)
 
     @property
     def name(self) -> str:
@@ -155,19 +170,19 @@ class _Watch:
 
     def succeeded(self) -> None:
         if self._end():
-            self._replica.breaker.success(self._ticket)
+            self._replica.succeeded(self._ticket)
 
     def failed(self, error: BackendError) -> None:
         if self._end():
             if isinstance(error, _NOT_ILL):
-                self._replica.breaker.success(self._ticket)
+                self._replica.succeeded(self._ticket)
             else:
-                self._replica.breaker.failure(self._ticket)
+                self._replica.failed(self._ticket, error)
 
     def abandoned(self) -> None:
         if self._end():
             if self._timed:
-                self._replica.breaker.success(self._ticket)
+                self._replica.succeeded(self._ticket)
             else:
                 self._replica.breaker.abandon(self._ticket)
 

@@ -19,7 +19,7 @@ from gateway.errors import (
     unavailable,
 )
 from gateway.exchange import Exchange
-from gateway.inbound import Controls, Inbound, new_id
+from gateway.inbound import Controls, Inbound, new_id, output_field
 from gateway.policies import UnknownPolicy
 from gateway.runtime import Runtime
 from routers.decide import ActivePolicy, Filtered, filter_candidates, needs_score, plan
@@ -295,8 +295,7 @@ def _incapable(reasons: list[str], inbound: Inbound) -> GatewayError:
         why, param, code = size, _CONTENT[inbound.operation], "context_length_exceeded"
     elif output is not None:
         why = output
-        newer = inbound.body.get("max_completion_tokens")
-        param = "max_completion_tokens" if newer else "max_tokens"
+        param = output_field(inbound)
     elif lacking:
         why = min(lacking, key=len)
         missing = why.rpartition(": lacks ")[2].split(", ")

@@ -46,7 +46,10 @@ def base_headers(ex: Exchange) -> Headers:
 
 
 def refusal_headers(ex: Exchange) -> Headers:
-    """What a refused or failed request may know of itself, besides its id."""
+    """What a refused or failed request may know of itself, besides its id; of one that failed
+    upstream the same as of an answer, for the last attempt."""
+    if ex.attempts:
+        return headers(ex, ex.attempts[-1], (), started=ex.started)[1:]
     found = base_headers(ex)[1:]
     found.append((b"x-tollhouse-attempts", str(len(ex.attempts)).encode()))
     return found + rate_headers(ex)

@@ -169,7 +169,10 @@ def _framework_error(request: Request[Any, Any, Any], error: Exception) -> Respo
     status = error.status_code
     message = error.detail
     if status == 404:
-        message = f"There is no {request.url.path[:200]}."
+        path = request.url.path
+        meant = f"/v1{path}"
+        hint = f"; did you mean {meant[:200]}?" if _is_served(request.app, meant) else "."
+        message = f"There is no {path[:200]}{hint}"
     shown = GatewayError(status, _CODES.get(status, "invalid_request"), message)
     response = _gateway_error(request, shown)
     if error.headers and "allow" in {k.lower() for k in error.headers}:
@@ -177,6 +180,16 @@ def _framework_error(request: Request[Any, Any, Any], error: Exception) -> Respo
             v for k, v in error.headers.items() if k.lower() == "allow"
         )
     return response
+
+
+def _is_served(app: Litestar, path: str) -> bool:
+    """Whether a route has this path, with any method. Of what follows a parameter nothing is asked:
+    the ones of /v1 end with theirs."""
+    for route in app.routes:
+        fixed, parameter, _ = route.path.partition("{")
+        if path == fixed or (parameter and path.startswith(fixed)):
+            return True
+    return False
 
 
 def _defect(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

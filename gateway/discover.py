@@ -36,7 +36,15 @@ _models = msgspec.json.Decoder(_Models)
 async def discover(
     env: Mapping[str, str], data_dir: str, local_model: str | None = None
 ) -> tuple[Config, list[str]]:
-    """The configuration, and a line about each thing found."""
+    """The configuration that `tollhouse serve` has without a file, with its client key, and a line
+    about each thing found. Raises ConfigError."""
+    config, notes = await found(env, local_model)
+    keys = (KeyConfig(key=first_key(Path(data_dir))),)
+    return msgspec.structs.replace(config, data_dir=data_dir, keys=keys), notes
+
+
+async def found(env: Mapping[str, str], local_model: str | None = None) -> tuple[Config, list[str]]:
+    """The same without a key: nothing is made for it."""
     backends: dict[str, BackendConfig] = {}
     notes: list[str] = []
     if local_model is not None:
@@ -45,10 +53,10 @@ async def discover(
         notes.append(f"local/{name}: {local_model} in the embedded engine")
     for name, provider in load_providers().items():
         if provider.local_port is not None:
-            found = await _probe(provider)
-            if found:
-                backends[name] = _local(name, provider, found)
-                notes.append(f"{name}: {', '.join(found)} on port {provider.local_port}")
+            models = await _probe(provider)
+            if models:
+                backends[name] = _local(name, provider, models)
+                notes.append(f"{name}: {', '.join(models)} on port {provider.local_port}")
         elif provider.key_env and env.get(provider.key_env):
             backend = _frontier(name, provider, env[provider.key_env])
             if backend is not None:
@@ -58,15 +66,7 @@ async def discover(
         notes.append("no local engine; give one with --local-model FILE.gguf")
     if not any(b.tier == "frontier" for b in backends.values()):
         notes.append("no frontier API; set OPENAI_API_KEY, ANTHROPIC_API_KEY or another")
-    return (
-        Config(
-            data_dir=data_dir,
-            backends=backends,
-            policies={"default": default_policy()},
-            keys=(KeyConfig(key=first_key(Path(data_dir))),),
-        ),
-        notes,
-    )
+    return Config(backends=backends, policies={"default": default_policy()}), notes
 
 
 def first_key(data_dir: Path) -> str:

@@ -106,7 +106,7 @@ def model_not_found(model: str) -> GatewayError:
     return GatewayError(
         404,
         "model_not_found",
-        f"The model {model[:200]!r} does not exist or you do not have access to it.",
+        f"There is no model {model[:200]!r}; GET /v1/models lists those that there are.",
         param="model",
     )
 
@@ -139,18 +139,20 @@ _TABLE: tuple[tuple[type[upstream.BackendError], _Out], ...] = (
 )
 
 
-def from_upstream(error: upstream.BackendError) -> GatewayError:
+def from_upstream(error: upstream.BackendError, backend: str = "") -> GatewayError:
     """Every candidate was tried, or none may be: so the client's SDK should not try again by
-    itself, except where the upstream said when."""
+    itself, except where the upstream said when. `backend`: whose failure it is, to be named where
+    the request is not at fault."""
     out = next(out for kind, out in _TABLE if isinstance(error, kind))
     code: str | None = out.code
     if isinstance(error, upstream.InvalidUpstreamRequest):
         code = error.code
     later = error.retry_after if out.status in (429, 503) else None
+    named = backend and out.status >= 429
     return GatewayError(
         out.status,
         code,
-        error.message,
+        f"{backend}: {error.message}" if named else error.message,
         type=out.type,
         param=error.param,
         retry=later is not None,

@@ -111,6 +111,11 @@ class Exchange:
     settled: bool = False
     waited: float = 0.0
 
+    def failed_at(self, error: BackendError) -> str:
+        """The backend whose attempt ended with this error; empty when nobody was asked."""
+        found = (a.candidate.backend for a in self.attempts if a.error is error)
+        return next(found, "")
+
     @property
     def spent(self) -> int:
         return sum(attempt.cost for attempt in self.attempts)

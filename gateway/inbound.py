@@ -311,3 +311,9 @@ _CHECKS: dict[Operation, Callable[[dict[str, Any]], None]] = {
     "completions": _check_completions,
     "embeddings": _check_embeddings,
 }
+
+
+def output_field(inbound: Inbound) -> str:
+    """The field that bounds the answer, as this request writes it or may."""
+    newer = inbound.body.get("max_completion_tokens")
+    return "max_completion_tokens" if newer else "max_tokens"

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import UTC, datetime
 
 import msgspec
 
 from gateway.cache import CachedAnswer, Partition, cache_key, decode_answer
 from gateway.errors import GatewayError, bad_request, budget_exceeded, rate_limited, unavailable
 from gateway.exchange import Exchange
-from gateway.ledger import AmountTooLarge, Enter, Entered, LedgerError, Reserve
+from gateway.inbound import output_field
+from gateway.ledger import AmountTooLarge, Enter, Entered, LedgerError, Reserve, Short
 from gateway.records import RecordsError
 from gateway.runtime import Runtime
 from gateway.settlement import Settler
 from gateway.store.errors import StoreError, StoreTimeout
+from routers.budget import usd
 from routers.residency import cacheable
 from routers.types import Candidate, Decision, Rejection
 
@@ -80,7 +83,7 @@ class Gate:
         if ex.entered is None or ex.spent + rest[0].worst_cost <= ex.held:
             return 0
         entered = await self._hold(ex, self._reserve(ex, rest, ex.spent))
-        self._check(entered)
+        self._check(ex, entered, rest)
         index = entered.index or 0
         ex.held = ex.spent + rest[index].worst_cost
         return index
@@ -192,7 +195,8 @@ class Gate:
             return None
         return hit
 
-    def _check(self, entered: Entered) -> None:
+    def _check(self, ex: Exchange, entered: Entered, plan: tuple[Candidate, ...]) -> None:
+        """Raises GatewayError for whatever keeps all of the plan from being called."""
         if entered.outcome == "limited":
             raise limit_error(entered)
         if entered.outcome == "missing":
@@ -201,14 +205,15 @@ class Gate:
                 f"The books of {entered.missing_scope} are not there; they are being rebuilt.",
             )
         if entered.outcome == "unaffordable":
-            raise budget_exceeded("The budget does not allow this request.")
+            raise budget_error(entered.short, ex, min(c.worst_cost for c in plan))
 
     def _reserved(self, ex: Exchange, decision: Decision, entered: Entered) -> None:
         """Take note of what was reserved; candidates that were too dear leave the plan."""
         self._runtime.catalog.note_share(ex.principal, entered.share_left)
         if entered.outcome == "unaffordable":
-            ex.decision = priced_out(decision, len(decision.plan))
-        self._check(entered)
+            whose = entered.short.scope if entered.short is not None else ""
+            ex.decision = priced_out(decision, len(decision.plan), whose)
+        self._check(ex, entered, decision.plan)
         index = entered.index or 0
         ex.held = decision.plan[index].worst_cost
         ex.reserved = True
@@ -217,10 +222,12 @@ class Gate:
             ex.decision = priced_out(decision, index)
 
 
-def priced_out(decision: Decision, count: int) -> Decision:
-    """The decision without its first `count` candidates, which the budget cannot pay."""
+def priced_out(decision: Decision, count: int, whose: str = "") -> Decision:
+    """The decision without its first `count` candidates, which the budget cannot pay. `whose`: the
+    scope of that budget, where it is known."""
+    of = f" of {whose}" if whose else ""
     gone = tuple(
-        Rejection(c.id, "budget", "the budget cannot pay its worst case")
+        Rejection(c.id, "budget", f"the budget{of} cannot pay its worst case")
         for c in decision.plan[:count]
     )
     rest = decision.plan[count:]
@@ -239,6 +246,29 @@ def refused(error: LedgerError) -> GatewayError:
     if isinstance(error, AmountTooLarge):
         return bad_request("The request may cost more than any budget can hold.", "max_tokens")
     return unavailable("lease_expired", "The request waited too long and lost its place.")
+
+
+def budget_error(short: Short | None, ex: Exchange, worst: int) -> GatewayError:
+    """`worst`: nano-USD that the cheapest candidate may cost. What is left is told of the key's own
+    budget only: that of a team or an organisation would tell what its other keys have spent."""
+    if short is None:
+        return budget_exceeded("The budget does not pay the worst case of this request.")
+    facts = [f"{usd(short.left)} left"] if short.scope.startswith("key:") else []
+    if short.until is not None:
+        facts.append(f"until {_moment(short.until)}")
+    known = f" ({' '.join(facts)})" if facts else ""
+    bounded = ex.inbound.operation != "embeddings" and short.left
+    hint = f"; ask for fewer tokens ({output_field(ex.inbound)})" if bounded else ""
+    return budget_exceeded(
+        f"The budget of {short.scope}{known} does not pay the worst case of this request"
+        f" ({usd(worst)}){hint}."
+    )
+
+
+def _moment(unix_s: float) -> str:
+    """The day, or the second where it is not a day that begins then (UTC)."""
+    at = datetime.fromtimestamp(unix_s, UTC)
+    return f"{at:%Y-%m-%d}" if unix_s % 86_400 == 0 else f"{at:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def limit_error(entered: Entered) -> GatewayError:

@@ -168,7 +168,7 @@ class Pipeline:
         try:
             opened = await self._caller.open(ex)
         except BackendError as error:
-            raise from_upstream(error) from error
+            raise from_upstream(error, ex.failed_at(error)) from error
         try:
             answered = self._stream if ex.inbound.stream else self._whole
             await answered(ex, client, opened)

@@ -150,7 +150,7 @@ def bind(host: str, port: int) -> socket.socket:
         sock.listen(2048)
     except OSError as exc:
         sock.close()
-        raise ConfigError("server.port", f"cannot listen on {host}:{port}: {exc}") from exc
+        raise ConfigError("server.port", f"cannot listen on {host}:{port}: {exc.strerror}") from exc
     sock.set_inheritable(True)
     return sock
 

@@ -39,6 +39,12 @@ _NO_LINES = {b"\x1f\x8b": _PACKED, b"\xff\xfe": _WIDE, b"\xfe\xff": _WIDE}
 _DECODER = msgspec.json.Decoder()
 
 
+_ONE_SIDED = (
+    "; {} have one side only, as feedback gives them: use shadow comparison, or label both sides "
+    "yourself (the card of one model, --model of refit and propose, needs one side only)"
+)
+
+
 class LabelsError(Exception):
     """The rows cannot be used. The message names the file, and the line and field at fault."""
 
@@ -75,26 +81,21 @@ def parse_rows(lines: Iterable[bytes], where: str) -> list[LabelRow]:
     return rows
 
 
-def require_enough(
-    rows: list[LabelRow], *, least: int, pairs: int = 0, where: str = "rows"
-) -> None:
-    """Raises LabelsError unless `least` rows have `local_ok`, with both good and bad answers, and
-    `pairs` rows have both labels."""
-    local = [row.local_ok for row in rows if row.local_ok is not None]
-    if len(local) < least:
+def require_enough(rows: list[LabelRow], pairs: int, where: str = "rows") -> None:
+    """Raises LabelsError unless `pairs` rows have both labels, and `local_ok` speaks of both good
+    and bad answers."""
+    both = sum(row.local_ok is not None and row.frontier_ok is not None for row in rows)
+    if both < pairs:
+        remedy = _ONE_SIDED.format(len(rows) - both) if both < len(rows) else ""
         raise LabelsError(
-            f"{where}: too few rows: {len(local)} have {LOCAL}, at least {least} are needed"
+            f"{where}: too few rows: {both} have both {LOCAL} and {FRONTIER}, at least {pairs} are "
+            f"needed{remedy}"
         )
-    if local and min(local) == max(local):
+    local = [row.local_ok for row in rows if row.local_ok is not None]
+    if min(local) == max(local):
         raise LabelsError(
             f"{where}: {LOCAL} is {_plain(local[0])} in every row; rows of both kinds are needed, "
             "answers that were good and answers that were not"
-        )
-    both = sum(row.local_ok is not None and row.frontier_ok is not None for row in rows)
-    if both < pairs:
-        raise LabelsError(
-            f"{where}: too few rows: {both} have both {LOCAL} and {FRONTIER}, at least {pairs} are "
-            "needed"
         )
 
 
@@ -106,7 +107,9 @@ def opened(path: Path) -> Iterator[Iterator[bytes]]:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             yield iter(file)
     except (OSError, EOFError, zlib.error) as exc:
-        raise LabelsError(f"{path}: cannot be read: {exc}") from exc
+        raise LabelsError(
+            f"{path}: cannot be read: {getattr(exc, 'strerror', None) or exc}"
+        ) from exc
 
 
 def records(lines: Iterable[bytes], where: str) -> Iterator[tuple[int, str, dict[str, Any]]]:

@@ -15,6 +15,7 @@ from gateway.ledger import MAX_NANO, Balance, Budget
 from gateway.policies import PolicyVersion, Revision
 from gateway.records import DecisionRecord, UsageRecord, UsageSummary
 from gateway.steering import WorkerRouting
+from gateway.windows import window_text
 from routers.types import Policy
 
 MAX_LIFE_S = 100 * 365 * 86_400
@@ -25,8 +26,10 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TermsInput(Input, frozen=True):
+    """`window`: `total`, `day`, `month`, or seconds as a number or as text."""
+
     budget_usd: float | None = None
-    window: str = "month"
+    window: str | int = "month"
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     concurrency: int | None = None
@@ -38,7 +41,7 @@ class TermsInput(Input, frozen=True):
             raise invalid("budget_usd", "must be between 0 and 9,000,000")
         return Terms(
             budget=None if budget is None else nano(budget),
-            window=self.window,
+            window=window_text(self.window),
             requests_per_minute=self.requests_per_minute,
             tokens_per_minute=self.tokens_per_minute,
             concurrency=self.concurrency,

@@ -12,7 +12,7 @@ from litestar.types import Receive, Scope, Send
 
 from backends.base import Operation
 from gateway.api import docs, health
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, model_not_found
 from gateway.inbound import new_id, read_controls
 from gateway.learning.feedback import MAX_BODY, parse_feedback
 
@@ -91,7 +91,7 @@ def _models(worker: Worker) -> list[Any]:
         for row in await rows(request):
             if row["id"] == wanted:
                 return _json(row)
-        raise GatewayError(404, "model_not_found", f"There is no model {wanted[:200]!r}.")
+        raise model_not_found(wanted)
 
     return [models, model]
 

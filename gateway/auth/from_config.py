@@ -11,6 +11,7 @@ from gateway.auth.scopes import principal_of
 from gateway.auth.secret_file import MIN_BYTES, SecretFileError, load_or_create_secret
 from gateway.config import Config, ConfigError
 from gateway.config.model import KeyConfig, ScopeConfig
+from gateway.windows import window_text
 
 NANO = 1_000_000_000
 HASH_KEY_FILE = "hash-key"
@@ -89,7 +90,7 @@ def nano(usd: float) -> int:
 def _terms(item: KeyConfig | ScopeConfig) -> Terms:
     return Terms(
         budget=None if item.budget_usd is None else nano(item.budget_usd),
-        window=item.window,
+        window=window_text(item.window),
         requests_per_minute=item.requests_per_minute,
         tokens_per_minute=item.tokens_per_minute,
         concurrency=item.concurrency,

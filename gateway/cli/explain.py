@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,16 @@ from gateway.bodies import BadBody, decode_object
 from gateway.cli.errors import FAILED, OK, USAGE, CliError
 from gateway.cli.output import print_json
 from gateway.cli.streams import stdin
-from gateway.config import Config, load_config, parse_config
+from gateway.config import Config, load_config
+from gateway.config.errors import why_unreadable
 from gateway.errors import GatewayError
 
 
 def run(args: argparse.Namespace) -> int:
     from gateway.explain import explain_offline
 
-    config = load_config(args.config) if args.config else parse_config("")
     body = _read(args.request)
+    config = load_config(args.config) if args.config else _found()
     principal = _principal(config, args)
     try:
         decision: dict[str, Any] = asyncio.run(
@@ -38,12 +41,22 @@ def run(args: argparse.Namespace) -> int:
     return OK if decision.get("plan") else FAILED
 
 
+def _found() -> Config:
+    """What a gateway without a file would have, told on the standard error."""
+    from gateway.discover import found
+
+    config, notes = asyncio.run(found(os.environ))
+    lines = ["tollhouse: no --config, so with what `tollhouse serve` finds here:", *notes]
+    print("\n  ".join(lines), file=sys.stderr)
+    return config
+
+
 def _read(name: str) -> dict[str, Any]:
     try:
         data = stdin().read() if name == "-" else Path(name).read_bytes()
         return decode_object(data)
     except OSError as exc:
-        raise CliError(f"{name} cannot be read: {exc}", USAGE) from exc
+        raise CliError(f"{name} cannot be read: {why_unreadable(exc)}", USAGE) from exc
     except BadBody as exc:
         raise CliError(f"{name}: {exc}", USAGE) from exc
 

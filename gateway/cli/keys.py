@@ -6,9 +6,10 @@ import argparse
 from typing import Any
 
 from gateway.auth import new_key
+from gateway.auth.from_config import nano
 from gateway.cli.client import connect, part
 from gateway.cli.errors import OK
-from gateway.cli.output import print_fields, print_json, print_table, when
+from gateway.cli.output import budget, print_fields, print_json, print_table, when
 
 COLUMNS = {
     "id": "ID",
@@ -87,9 +88,9 @@ def revoke(args: argparse.Namespace) -> int:
 
 
 def _row(item: dict[str, Any]) -> dict[str, Any]:
-    budget = item["budget_usd"]
+    limit = item["budget_usd"]
     return {
         **item,
-        "budget": "-" if budget is None else f"${budget:.2f}/{item['window']}",
+        "budget": budget(None if limit is None else nano(limit), item["window"]),
         "created": when(item["created_at"]),
     }

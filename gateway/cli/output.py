@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from routers.budget import usd as exact_usd
+
 NANO = 1_000_000_000
 _WHY = {
     "other_model": "of other models",
@@ -95,6 +97,13 @@ def text(value: Any) -> str:
 
 def usd(nano: int | None) -> str:
     return "-" if nano is None else f"${nano / NANO:.6f}"
+
+
+def budget(nano: int | None, window: str) -> str:
+    """An exact amount, however small, for each window."""
+    if nano is None:
+        return "-"
+    return f"{exact_usd(nano)}/{window}{'s' if window.isdigit() else ''}"
 
 
 def when(unix_s: float | None) -> str:

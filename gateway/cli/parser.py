@@ -115,7 +115,7 @@ def _inspecting(commands: _Commands) -> None:
         commands, "explain", "explain:run", "decide a request without calling any model"
     )
     explain.add_argument("request", metavar="REQUEST.json", help="a chat request, - for stdin")
-    explain.add_argument("--config", metavar="FILE")
+    explain.add_argument("--config", metavar="FILE", help="without it, what serve would find here")
     explain.add_argument("--key", metavar="ID", help="public id of a key in the configuration")
     explain.add_argument("--labels", metavar="A,B", default="", help="residency labels to add")
     explain.add_argument("--policy", metavar="NAME", default="")
@@ -145,6 +145,10 @@ def _keys(commands: _Commands) -> None:
     revoke = _command(group, "revoke", "keys:revoke", "revoke a key, effective within a second")
     revoke.add_argument("id", metavar="ID", help="the 12 characters after th-")
     _remote(revoke)
+    group = _group(commands, "budgets", "what is spent, held and left of each budget")
+    listing = _command(group, "list", "budgets:list_budgets", "list the budgets of the active keys")
+    _filters(listing, "org")
+    _remote(listing)
 
 
 def _policies(commands: _Commands) -> None:

@@ -12,6 +12,7 @@ import msgspec
 from gateway.cli.client import AdminClient, connect, part
 from gateway.cli.errors import OK, USAGE, CliError
 from gateway.cli.output import print_fields, print_json, print_table, when
+from gateway.config.errors import why_unreadable
 
 
 def list_policies(args: argparse.Namespace) -> int:
@@ -127,6 +128,6 @@ def _decoded(name: str) -> dict[str, Any]:
             return msgspec.json.decode(text, type=dict[str, Any])
         return tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as exc:
-        raise CliError(f"{name} cannot be read: {exc}", USAGE) from exc
+        raise CliError(f"{name} cannot be read: {why_unreadable(exc)}", USAGE) from exc
     except (tomllib.TOMLDecodeError, msgspec.DecodeError) as exc:
         raise CliError(f"{name}: {exc}", USAGE) from exc

@@ -71,7 +71,7 @@ def evaluate(args: argparse.Namespace) -> int:
 
     with _errors():
         rows = load_rows(Path(args.data))
-        require_enough(rows, least=LEAST_PAIRS, pairs=LEAST_PAIRS, where=args.data)
+        require_enough(rows, LEAST_PAIRS, args.data)
     out = _directory(args.out) if args.out else None
     queries = [row.query for row in rows]
     scores = asyncio.run(score_and_close(_open(args.artefact), queries, _progress(len(queries))))

@@ -11,3 +11,10 @@ class ConfigError(Exception):
         super().__init__(f"{path}: {message}" if path else message)
         self.path = path
         self.message = message
+
+
+def why_unreadable(exc: OSError | UnicodeDecodeError) -> str:
+    """Of a text file, in words for whoever named it: without a number, and without the name."""
+    if isinstance(exc, UnicodeDecodeError):
+        return "it is not UTF-8 text"
+    return exc.strerror or str(exc)

@@ -17,10 +17,10 @@ from backends.prices import Price, PriceError, nano_usd
 from backends.profiles import CAPABILITIES
 from backends.providers import load_providers
 from gateway.config.convert import convert
-from gateway.config.errors import ConfigError
+from gateway.config.errors import ConfigError, why_unreadable
 from gateway.config.learning import check_learning
 from gateway.config.model import SECRET_FIELDS, BackendConfig, Config, EngineConfig, ModelConfig
-from gateway.windows import MUST_BE, is_window
+from gateway.windows import MUST_BE, is_window, window_text
 from routers.budget import curve_problem
 from routers.cards import MAX_OFFSET
 from routers.patterns import CLASSES
@@ -51,16 +51,17 @@ def load_config(path: str | Path, env: Mapping[str, str] | None = None) -> Confi
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(str(path), f"cannot be read: {exc}") from exc
-    return parse_config(text, env)
+        raise ConfigError(str(path), f"cannot be read: {why_unreadable(exc)}") from exc
+    return parse_config(text, env, str(path))
 
 
-def parse_config(text: str, env: Mapping[str, str] | None = None) -> Config:
-    """`env` defaults to the process's environment. Raises ConfigError."""
+def parse_config(text: str, env: Mapping[str, str] | None = None, name: str = "") -> Config:
+    """`env` defaults to the process's environment; `name` is of the file that the text is from.
+    Raises ConfigError."""
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
-        raise ConfigError("", f"not valid TOML: {exc}") from exc
+        raise ConfigError(name, f"not valid TOML: {exc}") from exc
     resolved = _resolve(raw, "", os.environ if env is None else env)
     config = convert(resolved, Config)
     if "default" not in config.policies:
@@ -379,8 +380,8 @@ def _check_scopes(config: Config) -> None:
         _check_money(key.budget_usd, key.window, f"keys[{i}]")
 
 
-def _check_money(budget: float | None, window: str, where: str) -> None:
+def _check_money(budget: float | None, window: str | int, where: str) -> None:
     if budget is not None and not 0 <= budget <= 9_000_000:
         raise ConfigError(f"{where}.budget_usd", "must be between 0 and 9,000,000")
-    if not is_window(window):
+    if not is_window(window_text(window)):
         raise ConfigError(f"{where}.window", MUST_BE)

@@ -142,7 +142,7 @@ class KeyConfig(Section, frozen=True):
     allow: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     budget_usd: float | None = None
-    window: str = "month"
+    window: str | int = "month"
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     concurrency: int | None = None
@@ -155,7 +155,7 @@ class ScopeConfig(Section, frozen=True):
     id: str
     labels: tuple[str, ...] = ()
     budget_usd: float | None = None
-    window: str = "month"
+    window: str | int = "month"
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     concurrency: int | None = None

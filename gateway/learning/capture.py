@@ -13,7 +13,7 @@ from gateway.config.model import LearningConfig
 from gateway.exchange import Exchange
 from gateway.learning import forgetting
 from gateway.learning.consent import Consent, Look
-from gateway.learning.types import Capture, Scored, Side, conversation_of
+from gateway.learning.types import Capture, Scored, Side, Uncaptured, WhyNot, conversation_of
 from gateway.records import Database, RecordsError
 from routers.text import opaque_content
 from routers.types import Candidate, Policy
@@ -28,6 +28,8 @@ _MAX_TOKENS = 64 << 10
 _MAX_WAITING = 16 << 20
 _INTERVAL_S = 0.5
 _BATCH = 200
+# Reasons that wait to be written; beyond that the oldest are forgotten.
+_MAX_REASONS = 10_000
 
 
 class _Waiting(msgspec.Struct, frozen=True):
@@ -55,6 +57,7 @@ class Captures:
         self._database = database
         self._count = count
         self._waiting: deque[_Waiting] = deque()
+        self._reasons: deque[Uncaptured] = deque(maxlen=_MAX_REASONS)
         self._bytes = 0
         self._writing = asyncio.Lock()
 
@@ -65,14 +68,14 @@ class Captures:
     def add(self, ex: Exchange, by: Candidate, look: Look) -> None:
         """The request, which is wanted, was answered, whole, by this one."""
         if ex.need.prompt_tokens > _MAX_TOKENS:
-            self._count("too_long")
+            self._leave(ex.decision_id, ex.principal.org, ex.wall, "too_long")
             return
         if opaque_content(ex.inbound.body):
-            self._count("opaque")
+            self._leave(ex.decision_id, ex.principal.org, ex.wall, "opaque")
             return
         conversation = conversation_of(ex.inbound.body)
         if len(conversation) > MAX_CONVERSATION or len(look.text) > MAX_TEXT:
-            self._count("too_long")
+            self._leave(ex.decision_id, ex.principal.org, ex.wall, "too_long")
             return
         waiting = _Waiting(capture_of(ex, by, conversation), look)
         if self._bytes + waiting.size > _MAX_WAITING:
@@ -80,6 +83,11 @@ class Captures:
             return
         self._bytes += waiting.size
         self._waiting.append(waiting)
+
+    def _leave(self, decision_id: str, org: str, ts: float, reason: WhyNot) -> None:
+        """Not kept: what feedback is told of it."""
+        self._count(reason)
+        self._reasons.append(Uncaptured(decision_id, org, ts, reason))
 
     async def run(self) -> None:
         """For ever; cancel to end."""
@@ -95,8 +103,9 @@ class Captures:
                 size = sum(waiting.size for waiting in batch)
                 self._bytes -= size
                 allowed: list[Capture] = []
+                held: list[Capture] = []
                 try:
-                    allowed = await asyncio.to_thread(self._allowed, batch)
+                    allowed, held = await asyncio.to_thread(self._sorted, batch)
                     kept = await self._database.write(
                         forgetting.add_captures, allowed, self._max_rows
                     )
@@ -110,13 +119,29 @@ class Captures:
                     outcomes = ["failed"] * len(allowed)
                 else:
                     outcomes = ["kept"] * kept + ["deleted"] * (len(allowed) - kept)
-                for outcome in outcomes + ["data_class"] * (len(batch) - len(allowed)):
+                for outcome in outcomes:
                     self._count(outcome)
+                for capture in held:
+                    self._leave(capture.decision_id, capture.org, capture.ts, "data_class")
+            await self._tell()
 
-    def _allowed(self, batch: Sequence[_Waiting]) -> list[Capture]:
-        """Blocking."""
-        labels = self._consent.labels
-        return [waiting.capture for waiting in batch if labels(waiting.look.classes())]
+    async def _tell(self) -> None:
+        """Write why conversations are not kept."""
+        while self._reasons:
+            batch = [self._reasons.popleft() for _ in range(min(_BATCH, len(self._reasons)))]
+            try:
+                await self._database.write(forgetting.add_uncaptured, batch, self._max_rows)
+            except RecordsError as exc:
+                log.info("why %d conversations are not kept is not written: %s", len(batch), exc)
+
+    def _sorted(self, batch: Sequence[_Waiting]) -> tuple[list[Capture], list[Capture]]:
+        """Those that may be kept, and those in which the model saw what may not. Blocking."""
+        allowed: list[Capture] = []
+        held: list[Capture] = []
+        for waiting in batch:
+            may = self._consent.labels(waiting.look.classes())
+            (allowed if may else held).append(waiting.capture)
+        return allowed, held
 
 
 def capture_of(ex: Exchange, by: Candidate, conversation: str) -> Capture:

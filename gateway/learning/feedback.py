@@ -19,7 +19,7 @@ from gateway.learning.consent import Consent
 from gateway.learning.errors import UnknownDecision
 from gateway.learning.lookup import Lookup
 from gateway.learning.repository import Given
-from gateway.learning.types import Side
+from gateway.learning.types import Side, WhyNot
 from gateway.records import Database, DecisionRecord, RecordsError
 from gateway.store import StoreError
 
@@ -38,11 +38,13 @@ _FIELDS = ("decision_id", "request_id", "outcome", "comment")
 # Why feedback gives no training row: `capture_off` nothing is kept; `labels` the request carries
 # a residency label that may not be kept; `refused` there was no answer; `cached` the answer is an
 # older request's; `unscored` the router was not asked; `other_tier` neither the weak nor the
-# strong tier answered; `not_captured` the conversation was not kept (too long, or not text alone,
-# or of a class of data that is not listed, or dropped under load) or is gone by retention.
-Reason = Literal[
-    "capture_off", "labels", "refused", "cached", "unscored", "other_tier", "not_captured"
-]
+# strong tier answered; those of WhyNot, for a conversation that was not kept; `not_captured`
+# it was dropped under load, could not be written, is deleted, or nothing is known of it any more.
+Reason = (
+    WhyNot
+    | Literal["capture_off", "labels", "refused", "cached", "unscored", "other_tier"]
+    | Literal["not_captured"]
+)
 
 
 class FeedbackInput(msgspec.Struct, frozen=True):
@@ -176,7 +178,7 @@ class Feedback:
         replaced, side = await self._database.write(repository.give, row, self._settings.max_rows)
         label = _label(side)
         if reason is None and label is None:
-            reason = "not_captured" if side is None else "other_tier"
+            reason = await self._missing(decision) if side is None else "other_tier"
         usable = reason is None
         word = {1.0: "good", 0.0: "bad"}.get(given.outcome, "graded")
         self._count(word, "yes" if usable else "no")
@@ -205,6 +207,13 @@ class Feedback:
             return "unscored"
         return None
 
+    async def _missing(self, decision: DecisionRecord) -> Reason:
+        """Why a conversation that might have been kept is not there."""
+        known = await self._database.read(
+            repository.why_uncaptured, decision.org, decision.decision_id
+        )
+        return known or "not_captured"
+
     async def _settle(self, decision: DecisionRecord) -> None:
         """Wait for the conversation of a decision that was made just now, by any worker. Should it
         come later still, its label is made when it comes."""
@@ -216,7 +225,7 @@ class Feedback:
             found = await self._database.read(
                 repository.find_capture, decision.org, decision.decision_id
             )
-            if found is not None:
+            if found is not None or await self._missing(decision) != "not_captured":
                 return
 
 

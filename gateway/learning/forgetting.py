@@ -15,9 +15,9 @@ import sqlalchemy as sa
 from gateway.learning import repository
 from gateway.learning.repository import Deleted
 from gateway.learning.schema import deletions
-from gateway.learning.types import Capture, Label
+from gateway.learning.types import Capture, Label, Uncaptured
 
-Row = TypeVar("Row", Capture, Label)
+Row = TypeVar("Row", Capture, Label, Uncaptured)
 _EVERY = "*"
 # Sets this lock apart from any others in the database: deletions wait for those who write, and
 # those who write for deletions.
@@ -46,6 +46,11 @@ def add_captures(connection: sa.Connection, found: Sequence[Capture], max_rows: 
     if spared:
         repository.add_captures(connection, spared, max_rows)
     return len(spared)
+
+
+def add_uncaptured(connection: sa.Connection, rows: Sequence[Uncaptured], max_rows: int) -> None:
+    """As `repository.add_uncaptured`, of those that were not deleted before they came here."""
+    repository.add_uncaptured(connection, _spared(connection, rows), max_rows)
 
 
 def add_label(connection: sa.Connection, label: Label, max_rows: int) -> bool:

@@ -9,8 +9,8 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
-from gateway.learning.schema import captures, feedback, labels
-from gateway.learning.types import Capture, Label, Scored, Side
+from gateway.learning.schema import captures, feedback, labels, uncaptured
+from gateway.learning.types import Capture, Label, Scored, Side, Uncaptured, WhyNot
 from gateway.records.database import insert_or_ignore
 
 _CAPTURE = Capture.__struct_fields__
@@ -71,6 +71,19 @@ def add_captures(connection: sa.Connection, found: Sequence[Capture], max_rows: 
         if capture.decision_id in early:
             label_of(connection, capture, max_rows)
     trim(connection, captures, max_rows)
+
+
+def add_uncaptured(connection: sa.Connection, rows: Sequence[Uncaptured], max_rows: int) -> None:
+    """Keep why conversations are not there, of the newest `max_rows`."""
+    insert_or_ignore(connection, uncaptured, [msgspec.structs.asdict(row) for row in rows])
+    trim(connection, uncaptured, max_rows)
+
+
+def why_uncaptured(connection: sa.Connection, org: str, decision_id: str) -> WhyNot | None:
+    """None for a conversation that is kept, or of which nothing is known."""
+    c = uncaptured.c
+    query = sa.select(c.reason).where(c.decision_id == decision_id, c.org == org)
+    return connection.execute(query).scalar()
 
 
 def _await_turn(connection: sa.Connection, decision_ids: Sequence[str]) -> None:
@@ -269,6 +282,7 @@ def delete(connection: sa.Connection, org: str | None, before: float | None) -> 
         table: int(connection.execute(table.delete().where(where)).rowcount)
         for table, where in which.items()
     }
+    connection.execute(uncaptured.delete().where(_fits(uncaptured, org, before)))
     return Deleted(labels=gone[labels], captures=gone[captures], feedback=gone[feedback])
 
 
@@ -282,6 +296,7 @@ def retain(connection: sa.Connection, before: float, max_rows: int) -> Deleted:
     """Delete what is older than `before`, and the oldest beyond `max_rows` of each kind."""
     gone = delete(connection, None, before)
     more = [trim(connection, table, max_rows) for table in (labels, captures, feedback)]
+    trim(connection, uncaptured, max_rows)
     return Deleted(*(a + b for a, b in zip(msgspec.structs.astuple(gone), more, strict=True)))
 
 

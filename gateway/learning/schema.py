@@ -23,6 +23,16 @@ captures = sa.Table(
     sa.Column("model", sa.Text),
 )
 
+# Why a conversation that was answered is not in `captures`: `too_long`, `opaque` or `data_class`.
+uncaptured = sa.Table(
+    "learning_uncaptured",
+    metadata,
+    sa.Column("decision_id", sa.String(64), primary_key=True),
+    sa.Column("org", sa.String(128), nullable=False),
+    sa.Column("ts", sa.Double, nullable=False, index=True),
+    sa.Column("reason", sa.String(16), nullable=False),
+)
+
 # One line for each key that spoke of a decision; `outcome` in [0, 1].
 feedback = sa.Table(
     "learning_feedback",

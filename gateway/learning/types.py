@@ -11,6 +11,9 @@ from routers.text import turns_of
 
 Side = Literal["weak", "strong", ""]
 Source = Literal["feedback", "shadow"]
+# Why a conversation that might have been kept was not: it is too long, is not text alone, or the
+# router's model saw a class of data in it that may not be kept.
+WhyNot = Literal["too_long", "opaque", "data_class"]
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -48,6 +51,15 @@ class Capture(Scored, frozen=True, kw_only=True):
     conversation: str
     side: Side
     model: str | None
+
+
+class Uncaptured(msgspec.Struct, frozen=True):
+    """Of a conversation that was answered and not kept: only why. `ts` as in Capture."""
+
+    decision_id: str
+    org: str
+    ts: float
+    reason: WhyNot
 
 
 class Label(Scored, frozen=True, kw_only=True):

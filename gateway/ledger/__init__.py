@@ -24,6 +24,7 @@ from gateway.ledger.types import (
     Scope,
     Settled,
     Settlement,
+    Short,
 )
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "Scope",
     "Settled",
     "Settlement",
+    "Short",
     "Sweeper",
     "settle_again",
 ]

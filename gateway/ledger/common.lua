@@ -194,8 +194,24 @@ local function left_of(out, scopes)
   end
 end
 
+-- The budget with the least room for a request: what the answer says of it.
+local function short_of(held, booked)
+  local least, room
+  for _, e in ipairs(held) do
+    local r = math.max(0, e.limit - (e.s + booked - e.booked + e.h - e.held))
+    if not least or r < room then least, room = e, r end
+  end
+  if not least then return nil end
+  local kind, number = string.match(least.wid or least.b.wid, '^(.*):(%d+)$')
+  local _, stop = window_bounds(kind, tonumber(number))
+  local short = {scope = least.b.id, left = room}
+  if stop >= 0 then short['until'] = stop end
+  return short
+end
+
 -- Hold the first affordable of `costs` in every scope, all or nothing. Returns its index from 1,
--- or nil. A request keeps the windows in which it was first held.
+-- or nil with a scope that has no ledger or with the budget that is short. A request keeps the
+-- windows in which it was first held.
 local function hold(scopes, costs, r, booked)
   local held, missing = {}, nil
   for _, scope in ipairs(scopes) do
@@ -224,7 +240,7 @@ local function hold(scopes, costs, r, booked)
     end
     if fits then chosen = index break end
   end
-  if not chosen then return nil, missing end
+  if not chosen then return nil, missing, not missing and short_of(held, booked) or nil end
   local cost = costs[chosen]
   r.a, r.b = cost, booked
   for _, e in ipairs(held) do

@@ -80,9 +80,10 @@ for i, scope in ipairs(scopes) do
 end
 
 if req.costs then
-  local chosen, missing = hold(scopes, req.costs, r, 0)
+  local chosen, missing, short = hold(scopes, req.costs, r, 0)
   if not chosen then
     left_of(out, scopes)
+    out.short = short
     return reply(missing and 'missing' or 'unaffordable')
   end
   out.index = chosen - 1

@@ -8,7 +8,7 @@ if not r or (r.st ~= 'e' and r.st ~= 'r') then
   out.outcome = 'expired'
   return {cmsgpack.pack(out), false}
 end
-local chosen, missing = hold(req.scopes, req.costs, r, req.booked)
+local chosen, missing, short = hold(req.scopes, req.costs, r, req.booked)
 left_of(out, req.scopes)
 if chosen then
   out.outcome, out.index = 'ok', chosen - 1
@@ -17,6 +17,6 @@ if chosen then
   lease(id, req.lease_s)
   if ARGV[4] ~= '' then redis.call('XADD', P .. ':o', '*', 'r', ARGV[4]) end
 else
-  out.outcome = missing and 'missing' or 'unaffordable'
+  out.outcome, out.short = missing and 'missing' or 'unaffordable', short
 end
 return {cmsgpack.pack(out), false}

@@ -99,11 +99,21 @@ class Rate(msgspec.Struct, frozen=True):
     reset: float
 
 
+class Short(msgspec.Struct, frozen=True):
+    """The budget that pays least of a request. `left`: nano-USD that the request might hold there.
+    `until`: when its window ends, in seconds since the epoch; None for a "total" window."""
+
+    scope: str
+    left: int
+    until: float | None = None
+
+
 class Entered(msgspec.Struct, frozen=True):
     """`index` into the costs. `requests` and `tokens`: the tightest scope. `left`: nano-USD of the
     tightest budget after this step, `share_left` in [0, 1] the least share of any budget; both
     None without a budget. `missing_scope` names a budget without a ledger key (its `left` counts
-    as 0): provision it. `retry_after`: seconds; None for what will never fit.
+    as 0): provision it. `short` comes with "unaffordable". `retry_after`: seconds; None for what
+    will never fit.
     `at`: the store's clock in seconds, which decides the window: use it as the records' `ts`."""
 
     outcome: Outcome
@@ -118,6 +128,7 @@ class Entered(msgspec.Struct, frozen=True):
     left: int | None = None
     share_left: float | None = None
     missing_scope: str | None = None
+    short: Short | None = None
 
 
 class Settled(msgspec.Struct, frozen=True):

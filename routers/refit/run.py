@@ -100,7 +100,7 @@ def run(
     speak of the rows. Raises LabelsError and ArtefactError; OSError when `out` cannot be written.
     """
     started = time.perf_counter()
-    require_enough(list(rows), least=LEAST, pairs=LEAST, where=where)
+    require_enough(list(rows), LEAST, where)
     require_apart(base, out)
     manifest = without_cards(load_manifest(base))
     model = load_heads(base)
@@ -385,7 +385,7 @@ def _usable(rows: Sequence[LabelRow], reading: Reading, where: str) -> NDArray[n
     keep = np.array([i for i, n in enumerate(reading.tokens) if n > SPECIAL_TOKENS], dtype=np.intp)
     left = [rows[i] for i in keep]
     if len(left) < len(rows):
-        require_enough(left, least=LEAST, pairs=LEAST, where=f"{where} with a text to score")
+        require_enough(left, LEAST, f"{where} with a text to score")
     frontier = [row.frontier_ok for row in left if row.frontier_ok is not None]
     local = [row.local_ok for row in left if row.frontier_ok is not None]
     if frontier == local:

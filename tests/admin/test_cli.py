@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from backends.providers import load_providers
 from gateway.cli import main
 
 POLICY = 'threshold = 0.9\n[labels.phi]\ntiers = ["local"]\n'
@@ -31,7 +33,17 @@ def test_help_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for command in ("serve", "demo", "check", "schema", "explain", "keys", "policy", "router"):
+    for command in (
+        "serve",
+        "demo",
+        "check",
+        "schema",
+        "explain",
+        "keys",
+        "budgets",
+        "policy",
+        "router",
+    ):
         assert command in done.stdout
 
 
@@ -93,6 +105,45 @@ def test_a_creation_with_an_end_can_be_repeated(
     assert (again["id"], again["key"]) == (made["id"], None)
     assert main([*command[:-2], "7200"]) == 2
     assert "Idempotency-Key" in capsys.readouterr().err
+
+
+def test_budgets(
+    remote: None, gateway: Any, token: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def made(*args: str, used: bool = True) -> str:
+        assert main(["keys", "create", "--json", *args]) == 0
+        key = json.loads(capsys.readouterr().out)
+        if used:
+            gateway.call(lambda c: c.keyring.authenticate(key["key"]))
+        return str(key["id"])
+
+    unused = made("--org", "acme", "--budget-usd", "1", used=False)
+    small = made("--org", "acme", "--team", "lab", "--budget-usd", "0.001", "--window", "day")
+    odd = made("--org", "acme", "--team", "lab", "--budget-usd", "2.5", "--window", "3600")
+    with httpx.Client(base_url=gateway.url, headers={"authorization": f"Bearer {token}"}) as admin:
+        # As curl -d sends it.
+        form = {"content-type": "application/x-www-form-urlencoded"}
+        terms = admin.put("/admin/v1/budgets/team:lab", content=b'{"budget_usd": 10}', headers=form)
+        assert terms.status_code == 200, terms.text
+    assert main(["keys", "list"]) == 0
+    listing = capsys.readouterr().out
+    assert "$0.001/day" in listing and "$2.50/3600s" in listing
+    assert main(["budgets", "list"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["ORG", "SCOPE", "BUDGET", "SPENT", "HELD", "LEFT", "UNTIL", "STATE"]
+    rows = {line[1]: line for line in lines[1:]}
+    assert len(rows) == len(lines) - 1
+    assert rows[f"key:{small}"][:6] == [
+        *("acme", f"key:{small}", "$0.001/day", "$0.00", "$0.00", "$0.001")
+    ]
+    assert rows[f"key:{odd}"][2] == "$2.50/3600s"
+    assert rows["team:lab"][2] == "$10.00/month"
+    assert rows[f"key:{small}"][-1] == "open"
+    assert rows[f"key:{unused}"][3:] == [
+        *("-", "-", "-", "-", "closed", "until", "its", "next", "request")
+    ]
+    assert main(["budgets", "list", "--org", "other", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
 
 
 def test_policies(
@@ -279,3 +330,23 @@ def test_explain_decides_offline(tmp_path: Path, capsys: pytest.CaptureFixture[s
         request.write_bytes(body)
         assert main(args) == 2
         assert said in capsys.readouterr().err
+
+
+def test_explain_without_a_file_finds_what_serve_would(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for provider in load_providers().values():
+        if provider.key_env:
+            monkeypatch.delenv(provider.key_env, raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-nobody's")
+    monkeypatch.chdir(tmp_path)
+    request = tmp_path / "request.json"
+    request.write_text('{"model": "auto", "messages": [{"role": "user", "content": "hi"}]}')
+    assert main(["explain", str(request), "--json"]) == 0
+    shown = capsys.readouterr()
+    assert "openai" in {c["backend"] for c in json.loads(shown.out)["plan"]}
+    assert "tollhouse: no --config, so with what `tollhouse serve` finds here:\n" in shown.err
+    assert re.search(r"^  openai: .* by OPENAI_API_KEY$", shown.err, re.MULTILINE)
+    assert "sk-nobody" not in shown.out + shown.err
+    # Nothing is made for it, neither a key nor a folder.
+    assert [found.name for found in tmp_path.iterdir()] == ["request.json"]

@@ -207,6 +207,15 @@ def test_a_window_that_no_ledger_can_read_is_not_stored(
     assert [scope["id"] for scope in page.json()["scopes"]] == ["org:acme"]
 
 
+def test_a_window_of_seconds_may_be_a_number(admin: httpx.Client) -> None:
+    answer = admin.post("/keys", json={"budget_usd": 1, "window": 3600})
+    assert (status(answer), answer.json()["window"]) == (201, "3600")
+    for window in (0, -5, 10**9, 10**30, 1.5, True):
+        answer = admin.put("/budgets/team:red", json={"budget_usd": 1, "window": window})
+        assert answer.status_code == 400
+        assert answer.json()["errors"][0]["path"] == "window"
+
+
 def test_a_window_of_seconds_may_have_zeros_before_it(admin: httpx.Client) -> None:
     for window in ("1", "999999999", "0000000000003600"):
         answer = admin.put("/budgets/team:red", json={"budget_usd": 1, "window": window})

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.auth import config_keys, config_scopes, new_key
 from gateway.cli import main
 from gateway.config import ConfigError, parse_config, schema
 from gateway.config.load import default_policy
@@ -98,6 +99,21 @@ CASES = {
         '[[scopes]]\nid = "org:x"\nbudget_usd = 1\nwindow = "²"',
         "scopes[0].window",
         "must be total",
+    ),
+    "no seconds": (
+        '[[scopes]]\nid = "org:x"\nbudget_usd = 1\nwindow = 0',
+        "scopes[0].window",
+        "must be total",
+    ),
+    "too many seconds": (
+        '[[keys]]\nkey = "${KEY}"\nbudget_usd = 1\nwindow = 1_000_000_000',
+        "keys[0].window",
+        "must be total",
+    ),
+    "half a second": (
+        '[[scopes]]\nid = "org:x"\nbudget_usd = 1\nwindow = 0.5',
+        "scopes[0].window",
+        "expected",
     ),
     "too long a window": (
         '[[scopes]]\nid = "org:x"\nbudget_usd = 1\nwindow = "1000000000"',
@@ -237,12 +253,44 @@ def test_two_onnx_runtimes_are_refused(
 
 def test_a_missing_file_is_a_config_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "/nonexistent/tollhouse.toml"]) == 2
-    assert "/nonexistent/tollhouse.toml" in capsys.readouterr().err
+    told = "tollhouse: /nonexistent/tollhouse.toml: cannot be read: No such file or directory\n"
+    assert capsys.readouterr().err == told
+
+
+def test_a_file_that_is_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "tollhouse.toml"
+    file.write_bytes(b"\xff\xfe")
+    assert main(["check", str(file)]) == 2
+    assert capsys.readouterr().err == f"tollhouse: {file}: cannot be read: it is not UTF-8 text\n"
 
 
 def test_broken_toml_is_a_config_error() -> None:
-    with pytest.raises(ConfigError, match="not valid TOML"):
+    with pytest.raises(ConfigError, match=r"^not valid TOML"):
         parse_config("[server", {})
+
+
+def test_broken_toml_in_a_file_names_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "tollhouse.toml"
+    file.write_text("[server]\nport = = 1\n")
+    assert main(["check", str(file)]) == 2
+    assert capsys.readouterr().err.startswith(f"tollhouse: {file}: not valid TOML: ")
+
+
+@pytest.mark.parametrize("command", ["explain", "policy validate", "router eval --data"])
+def test_other_files_that_are_missing(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*command.split(), "/nonexistent/file.jsonl"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("tollhouse: /nonexistent/file.jsonl")
+    assert told.endswith("cannot be read: No such file or directory\n")
+
+
+def test_seconds_may_be_a_number() -> None:
+    text = '[[scopes]]\nid = "org:x"\nbudget_usd = 1\nwindow = 3600\n[[keys]]\nkey = "${KEY}"\n'
+    config = parse_config(text + "budget_usd = 1\nwindow = 60", {"KEY": new_key()})
+    (scope,), ((_, key),) = config_scopes(config).values(), config_keys(config).values()
+    assert (scope.terms.window, key.spec.terms.window) == ("3600", "60")
 
 
 def test_defaults_of_references() -> None:

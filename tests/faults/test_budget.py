@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -31,8 +32,12 @@ def scene(stage: Stage) -> Scene:
         Key("loose", ("longer",), usd),
         Key("local", ("paid", "free"), 5 * COST / 1e9),
         Key("limited", ("free",), None, "concurrency = 4"),
+        Key("poor", ("paid",), 0.0001),
+        Key("penniless", ("paid",), 0.0),
+        Key("member", ("paid",), 10.0, 'org = "acme"\nteam = "broke"'),
     )
-    return stage((PAID, LONGER, FREE), keys, workers=4)
+    team = '[[scopes]]\nid = "team:broke"\nbudget_usd = 0.0003\nwindow = "day"'
+    return stage((PAID, LONGER, FREE), keys, extra=team, workers=4)
 
 
 async def call_all(
@@ -113,3 +118,43 @@ async def test_over_budget_a_free_backend_still_answers(scene: Scene) -> None:
     assert statuses == {200: 40}
     spent = await asyncio.to_thread(scene.balanced, "local")
     assert spent == 5 * COST == scene.charged("paid") - before
+
+
+def refusal(scene: Scene, key: str, body: dict[str, Any]) -> str:
+    answer = scene.ask(key, body)
+    assert answer.status == 402
+    assert answer.error is not None
+    assert answer.error["code"] == "budget_exceeded"
+    assert answer.headers["x-should-retry"] == "false"
+    return str(answer.error["message"])
+
+
+def test_a_refusal_says_which_budget_and_how_much_it_lacks(scene: Scene) -> None:
+    needs = "does not pay the worst case of this request ($0.000416)"
+    key = scene.key_id("poor")
+    assert refusal(scene, "poor", completion(prompt(1), max_tokens=100)) == (
+        f"The budget of key:{key} ($0.0001 left) {needs}; ask for fewer tokens (max_tokens)."
+    )
+    # Fewer tokens would not help.
+    key = scene.key_id("penniless")
+    assert refusal(scene, "penniless", completion(prompt(1), max_tokens=100)) == (
+        f"The budget of key:{key} ($0.00 left) {needs}."
+    )
+
+
+def test_what_others_have_left_is_not_told(scene: Scene) -> None:
+    tomorrow = datetime.now(UTC).date() + timedelta(days=1)
+    assert refusal(scene, "member", completion(prompt(1), max_tokens=100)) == (
+        f"The budget of team:broke (until {tomorrow}) does not pay the worst case of this request"
+        " ($0.000416); ask for fewer tokens (max_tokens)."
+    )
+
+
+def test_the_record_of_a_refusal_names_the_budget(scene: Scene) -> None:
+    answer = scene.ask("member", completion(prompt(2), max_tokens=100))
+    decision = scene.decision(answer.request_id)
+    assert decision is not None
+    assert decision["rejected"][-1][1:] == [
+        "budget",
+        "the budget of team:broke cannot pay its worst case",
+    ]

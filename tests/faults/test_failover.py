@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -64,6 +65,7 @@ def scene(stage: Stage, redirecting: str) -> Scene:
     nobody = f"http://127.0.0.1:{free_port()}"
     down = Backend("down", "down", url=nobody)
     down_too = Backend("down_too", "down-too", url=nobody)
+    unreachable = [Backend(name, name, url=nobody) for name in ("nowhere", "nowhere_too")]
     moved = Backend("moved", "moved", url=redirecting)
     backends = (SMALL, SAME, LARGE, FULL, HUGE, FILTERED, FAILING, FAILED_ONCE, LATE, SLOW)
     keys = (
@@ -75,12 +77,13 @@ def scene(stage: Stage, redirecting: str) -> Scene:
         Key("failed_once", ("failed_once", "spare")),
         Key("late", ("late", "spare")),
         Key("down", ("down", "down_too")),
+        *(Key(backend.name, (backend.name,)) for backend in unreachable),
         Key("down_or_frontier", ("down", "frontier")),
         Key("audited", ("slow",)),
         Key("redirect", ("moved",)),
         Key("redirect_or_spare", ("moved", "spare")),
     )
-    return stage((*backends, down, down_too, moved, SPARE, FRONTIER), keys)
+    return stage((*backends, down, down_too, *unreachable, moved, SPARE, FRONTIER), keys)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -159,6 +162,35 @@ def test_all_backends_down_is_a_fast_503(scene: Scene) -> None:
     assert "retry-after" in answer.headers
     assert answer.seconds < 5
     assert scene.balanced("down") == 0
+
+
+@pytest.mark.parametrize(("name", "stream"), [("nowhere", False), ("nowhere_too", True)])
+def test_an_unreachable_backend_is_named(scene: Scene, name: str, stream: bool) -> None:
+    answer = scene.ask(name, chat("anybody there?", stream=stream))
+    assert answer.status == 503
+    assert answer.error is not None
+    assert answer.error["code"] == "upstream_unreachable"
+    assert answer.error["message"] == f"{name}: cannot connect to the upstream"
+    told = {
+        name: answer.headers.get(f"x-tollhouse-{name}") for name in ("backend", "model", "tier")
+    }
+    assert told == {"backend": name, "model": "m", "tier": "local"}
+    assert int(answer.headers["x-tollhouse-attempts"]) >= 1
+    assert answer.headers["x-tollhouse-reason"]
+    assert "x-tollhouse-overhead-ms" in answer.headers
+    # Where it is, only the operator is told.
+    assert b"127.0.0.1" not in answer.body
+
+
+def test_the_log_names_what_cannot_be_reached_and_why_a_few_times(scene: Scene) -> None:
+    for number in range(50):
+        assert scene.ask("nowhere", chat(f"anybody there? {number}")).status == 503
+    lines = [line for line in scene.gateway.process.lines if "backend nowhere at " in line]
+    assert all("WARNING" in line for line in lines)
+    first, second, *more = lines
+    assert re.search(r"nowhere at 127\.0\.0\.1:\d+: connect_failed \(Connection refused\)", first)
+    assert "is not asked for 5 s" in second
+    assert len(more) <= 1
 
 
 @pytest.mark.parametrize("label", ["de", "eu", "phi"])

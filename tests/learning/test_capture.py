@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 
@@ -18,7 +20,7 @@ from gateway.learning.consent import Look
 from gateway.learning.feedback import Feedback, FeedbackInput
 from gateway.learning.forgetting import forget
 from gateway.learning.lookup import Lookup
-from gateway.learning.schema import captures, feedback
+from gateway.learning.schema import captures, feedback, uncaptured
 from gateway.records import Database, DecisionRecord, RecordsError, file_records
 from gateway.store import Store
 from routers.types import Candidate, Need, Policy, Score
@@ -153,5 +155,48 @@ async def test_what_the_model_saw_holds_the_comment_back_as_well(
     found = await database.read(lambda c: c.execute(sa.select(feedback.c.comment)).scalar())
     assert found == comment
     assert told.comment_kept is bool(comment)
-    reason = None if comment and scored else "not_captured" if scored else "unscored"
+    reason = None if comment and scored else "data_class" if scored else "unscored"
     assert told.reason == reason
+
+
+PICTURE = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]
+WHY: dict[str, tuple[Any, Callable[[], Look]]] = {
+    "data_class": (SECRET, lambda: look("phi")),
+    "opaque": (PICTURE, look),
+    "too_long": (SECRET, lambda: Look("x" * (MAX_TEXT + 1), lambda _: frozenset())),
+}
+
+
+@pytest.mark.parametrize("why", WHY)
+async def test_feedback_says_why_there_is_no_row(
+    database: Database, store: Store, why: str
+) -> None:
+    """Also in a worker that did not serve the request, and no longer once it is deleted."""
+    serving = Captures(ON, database, lambda _: None)
+    content, seen = WHY[why]
+    asked = exchange(1)
+    asked.inbound.body["messages"][0]["content"] = content
+    serving.add(asked, HOME, seen())
+    await serving.flush()
+    record = DecisionRecord("dec_1", "req_1", 1.0, "acme", p_local_ok=0.5, p_frontier_ok=0.75)
+    await database.write(file_records, [record])
+    other = Captures(ON, database, lambda _: None)
+    spoken = Feedback(ON, database, Lookup(database, store), other.flush, lambda *_: None)
+    principal, given = Principal(key_id="k", org="acme"), FeedbackInput("dec_1", "", 1.0, "")
+    assert (await spoken.give(principal, given)).reason == why
+    await database.write(forget, "acme", None, 50.0)
+    assert (await spoken.give(principal, given)).reason == "not_captured"
+    serving.add(asked, HOME, seen())
+    await serving.flush()
+    assert (await spoken.give(principal, given)).reason == "not_captured"
+
+
+async def test_no_more_reasons_are_kept_than_rows(database: Database) -> None:
+    few = msgspec.structs.replace(ON, max_rows=3)
+    waiting = Captures(few, database, lambda _: None)
+    for i in range(8):
+        waiting.add(exchange(i), HOME, look("phi"))
+    await waiting.flush()
+    query = sa.select(uncaptured.c.decision_id)
+    left = await database.read(lambda c: sorted(c.execute(query).scalars()))
+    assert left == ["dec_5", "dec_6", "dec_7"]

@@ -55,6 +55,7 @@ def test_what_the_model_sees_counts_as_a_label(
     told = learner.feedback({**said, "comment": "spot on"}).json()
     learner.compared(compared)
     assert (told["usable"], told["comment_kept"]) == (captured == "kept", captured == "kept")
+    assert told["reason"] == (None if captured == "kept" else "data_class")
     assert learner.metric("tollhouse_captures_total", outcome=captured) == 1
     assert learner.metric("tollhouse_captures_total") == 1
     assert {b["model"] for b in talk.asked if text in json.dumps(b)} == asked

@@ -42,6 +42,18 @@ def test_commands_exist(page: Path) -> None:
         assert re.search(rf"\b{command}\b", known), command
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_the_variables_of_the_commands_are_set_before(page: Path) -> None:
+    blocks = re.findall(r"```(?:sh|console)\n(.*?)```", page.read_text(), re.S)
+    known: set[str] = set()
+    for block in blocks:
+        for line in block.splitlines():
+            if line.startswith("export "):
+                known |= set(re.findall(r"\b([A-Z_]+)=", line))
+            used = set(re.findall(r"\$\{?([A-Za-z_]+)", line))
+            assert used <= known, line
+
+
 def test_configuration_reference_names_every_section() -> None:
     text = (ROOT / "docs" / "configuration.md").read_text()
     for section in schema()["$defs"]["Config"]["properties"]:

@@ -252,6 +252,12 @@ def labelled(n: int = 60) -> list[dict[str, Any]]:
     ]
 
 
+def one_sided() -> list[dict[str, Any]]:
+    """As feedback gives them: of each answer, whichever tier it came from."""
+    sides = ("local_ok", "frontier_ok")
+    return [row | {sides[i % 2]: None} for i, row in enumerate(labelled(57))]
+
+
 def test_eval_prints_the_router_beside_the_baselines(
     rows_file: Write, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -346,8 +352,8 @@ def test_eval_sees_models_that_are_equal_on_the_whole_and_good_at_different_thin
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
-        (labelled(5), "too few rows: 5 have local_ok"),
-        ([row | {"frontier_ok": None} for row in labelled()], "0 have both"),
+        (labelled(5), "too few rows: 5 have both local_ok and frontier_ok, at least 20 are needed"),
+        (one_sided(), "0 have both local_ok and frontier_ok, at least 20 are needed; 57 have one"),
         ([row | {"local_ok": True} for row in labelled()], "local_ok is true in every row"),
         ([row | {"local_ok": 2} for row in labelled()], "line 1: local_ok must lie between"),
         ([], "has no rows"),
@@ -386,7 +392,7 @@ def test_refit_prints_the_gain_and_the_verdict(
     def run(
         rows: list[LabelRow], base: Path, out: Path, *, name: str, seed: int, where: str
     ) -> Refitted:
-        require_enough(rows, least=50, where=where)
+        require_enough(rows, 50, where)
         metrics: dict[str, float | list[float]] = {"apgr": 0.61, "apgr_ci95": [0.55, 0.67]}
         verdict = "No better than before on held-out rows."
         found = Refitted(name, base.name, len(rows), 1.5, False, verdict, metrics)
@@ -410,10 +416,13 @@ def test_refit_prints_the_gain_and_the_verdict(
     said = capsys.readouterr().out
     assert "left out  shipped, which knew rows already; compared on 0 texts" in said
     assert ", 1234 passed over" in said
+    rows_file(one_sided())
+    assert main(args) == 2
+    assert "0 have both local_ok and frontier_ok" in capsys.readouterr().err
     rows_file(labelled(5))
     assert main(args) == 2
     assert (
-        "rows.jsonl: too few rows: 5 have local_ok, at least 50 are needed"
+        "rows.jsonl: too few rows: 5 have both local_ok and frontier_ok, at least 50 are needed"
         in capsys.readouterr().err
     )
 

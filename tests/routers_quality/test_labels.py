@@ -203,14 +203,19 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
 
 def test_too_few_rows_say_what_is_missing() -> None:
     rows = parse(GOOD, changed(local_ok=False), changed(local_ok=None), changed(frontier_ok=None))
-    require_enough(rows, least=3, pairs=2)
-    with pytest.raises(LabelsError, match="x: too few rows: 3 have local_ok, at least 4 are"):
-        require_enough(rows, least=4, where="x")
-    with pytest.raises(LabelsError, match="2 have both local_ok and frontier_ok, at least 3 are"):
-        require_enough(rows, least=3, pairs=3)
+    require_enough(rows, 2)
+    with pytest.raises(LabelsError) as failed:
+        require_enough(rows, 3, "x")
+    assert str(failed.value) == (
+        "x: too few rows: 2 have both local_ok and frontier_ok, at least 3 are needed; 2 have one"
+        " side only, as feedback gives them: use shadow comparison, or label both sides yourself"
+        " (the card of one model, --model of refit and propose, needs one side only)"
+    )
+    with pytest.raises(LabelsError, match=r"^rows: .* at least 3 are needed$"):
+        require_enough(parse(GOOD, changed(local_ok=False)), 3)
 
 
 def test_one_class_only_is_refused() -> None:
     rows = parse(*[changed(local_ok=True, id=i) for i in range(30)])
     with pytest.raises(LabelsError, match="local_ok is true in every row"):
-        require_enough(rows, least=20)
+        require_enough(rows, 20)

@@ -280,6 +280,7 @@ def test_an_unknown_model_is_not_found(client: openai.OpenAI, error_form: Form) 
             client.chat.completions.create(model=model, messages=HELLO)
         error = error_form(failed.value)
         assert (error["code"], error["param"]) == ("model_not_found", "model")
+        assert error["message"].startswith(f"There is no model {model[:200]!r}; GET /v1/models ")
         assert len(error["message"]) < 400
 
 
@@ -323,6 +324,32 @@ def test_an_unknown_path(http: httpx.Client, error_form: Form, path: str) -> Non
     assert reply.status_code == 404
     assert error_form(reply)["code"] == "not_found"
     assert reply.headers["x-request-id"].startswith("req_")
+
+
+def test_a_base_url_without_v1_is_told_so(
+    connect: Connect, tollhouse: Gateway, error_form: Form
+) -> None:
+    client = connect().with_options(base_url=tollhouse.url)
+    calls: dict[str, Callable[[], Any]] = {
+        "/chat/completions": lambda: client.chat.completions.create(model="auto", messages=HELLO),
+        "/completions": lambda: client.completions.create(model="auto", prompt="Hello"),
+        "/embeddings": lambda: client.embeddings.create(model="auto", input="Hello"),
+        "/models": client.models.list,
+        "/models/engine/tiny": lambda: client.get("/models/engine/tiny", cast_to=object),
+        "/feedback": lambda: client.post("/feedback", cast_to=object),
+    }
+    for path, call in calls.items():
+        with pytest.raises(openai.NotFoundError) as failed:
+            call()
+        said = error_form(failed.value)["message"]
+        assert said == f"There is no {path}; did you mean /v1{path}?"
+
+
+@pytest.mark.parametrize("path", ["/responses", "/chat", "/model", "/nothing", "/keys"])
+def test_nothing_is_guessed_where_v1_has_no_such_path(
+    http: httpx.Client, error_form: Form, path: str
+) -> None:
+    assert error_form(http.post(path))["message"] == f"There is no {path}."
 
 
 @pytest.mark.parametrize("size", [1_100_000, 8_000_000])

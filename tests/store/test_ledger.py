@@ -20,6 +20,7 @@ from gateway.ledger import (
     Reserve,
     Scope,
     Settlement,
+    Short,
     Sweeper,
 )
 from gateway.records import Drainer, UsageRecord
@@ -91,6 +92,30 @@ async def test_all_scopes_or_none(gate: Gate, make):
     await gate.provision(*scopes)
     assert (await gate.enter("r1", scopes, 101)).outcome == "unaffordable"
     assert [await gate.books(s) for s in scopes] == [(0, 0)] * 3
+
+
+async def test_the_budget_that_does_not_pay_is_named(gate: Gate, make, clock):
+    scopes = (make.scope("key:abc", 1000, "day"), make.scope("team:ml", 100, "day"))
+    await gate.provision(*scopes)
+    until = (clock.now // DAY + 1) * DAY
+    await gate.enter("r1", scopes, 30)
+    refused = await gate.enter("r2", scopes, 900, 71)
+    assert refused.outcome == "unaffordable"
+    assert refused.short == Short("team:ml", 70, until)
+    # What the request itself holds, it may use.
+    refused = await gate.reserve("r1", scopes, 81, booked=20)
+    assert refused.short == Short("team:ml", 80, until)
+    assert (await gate.reserve("r1", scopes, 80, booked=20)).short is None
+    # A request keeps the window in which it was held first.
+    clock.now += DAY
+    assert (await gate.reserve("r1", scopes, 81, booked=20)).short == Short("team:ml", 80, until)
+    assert (await gate.enter("r3", scopes, 101)).short == Short("team:ml", 100, until + DAY)
+
+
+async def test_a_total_budget_that_does_not_pay_has_no_end(gate: Gate, make):
+    scopes = (make.scope("key:abc", 10), make.scope("org:acme", 50))
+    await gate.provision(*scopes)
+    assert (await gate.enter("r1", scopes, 60)).short == Short("key:abc", 10, None)
 
 
 async def test_the_first_affordable_candidate_is_taken(gate: Gate, make):
