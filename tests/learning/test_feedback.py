@@ -261,11 +261,13 @@ def test_a_page_of_long_conversations_is_bounded(learn: Start, tmp_path: Path) -
     learner = learn("[learning]\ncapture = true\n")
     text = json.dumps({"messages": [{"role": "user", "content": "x" * 250_000}]})
     row = ("feedback", "acme", text, 2.0, 1.0, "m/1")
+    # Of today: older ones than retention allows are deleted at any moment.
+    now = time.time()
     with sqlite3.connect(learner.gateway.folder / "data" / "tollhouse.db") as database:
         database.executemany(
             "INSERT INTO learning_labels (decision_id, ts, source, org, conversation, created, "
             "local_ok, artefact) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            [(f"dec_{i:02}", float(i), *row) for i in range(60)],
+            [(f"dec_{i:02}", now + i, *row) for i in range(60)],
         )
     database.close()
     reply = learner.admin("GET", "/labels", params={"limit": 500})

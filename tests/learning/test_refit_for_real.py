@@ -31,6 +31,13 @@ def rows(count: int) -> list[dict[str, object]]:
     return found
 
 
+def bed_rows() -> bytes:
+    """Rows about one model, which is wrong three times out of four."""
+    asked = (f"Which ward has bed number {i} of the {i % 7}th floor?" for i in range(80))
+    lines = [{"prompt": text, "ok": int(i % 4 == 0)} for i, text in enumerate(asked)]
+    return "".join(json.dumps(line) + "\n" for line in lines).encode()
+
+
 @pytest.fixture(scope="module")
 def learner(learn: Start) -> Learner:
     return learn(artefact=shipped_artefacts()[0])
@@ -70,9 +77,7 @@ def test_the_card_of_a_model_is_proposed_and_activated(
     from gateway.cli import main
 
     file = tmp_path / "ward.jsonl"
-    asked = (f"Which ward has bed number {i} of the {i % 7}th floor?" for i in range(80))
-    lines = [{"prompt": text, "ok": int(i % 4 == 0)} for i, text in enumerate(asked)]
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    file.write_bytes(bed_rows())
     remote = ["--url", learner.gateway.url, "--token", learner.gateway.admin_token]
     propose = ["router", "propose", "--labels", str(file), "--model", "ward/own"]
     assert main([*propose, "--name", "unknown", *remote]) == 1
@@ -137,13 +142,26 @@ def test_a_deletion_names_the_refits_that_hold_the_same_vectors(
 ) -> None:
     from gateway.cli import main
 
+    def proposed(name: str, content: bytes, **params: str) -> None:
+        made = learner.admin("POST", "/refits", params={"name": name, **params}, content=content)
+        assert made.status_code == 202, made.text
+        wait_for(lambda: learner.admin("GET", f"/refits/{name}").json()["state"] != "running", 90)
+        assert learner.admin("GET", f"/refits/{name}").json()["state"] == "done"
+
     remote = ["--url", learner.gateway.url, "--token", learner.gateway.admin_token]
-    assert learner.admin("GET", "/refits/card").json()["base"] == "mine"
+    labelled = "".join(json.dumps(row) + "\n" for row in rows(120)).encode()
+    proposed("base", labelled)
+    assert main(["router", "activate", "base", *remote]) == 0
+    proposed("after", labelled[: labelled.rindex(b"\n", 0, -1) + 1])
+    proposed("copy", bed_rows(), model="ward/own", tier="local")
+    assert learner.admin("GET", "/refits/copy").json()["base"] == "base"
+    assert main(["router", "activate", "copy", *remote]) == 0
     # Fitted to rows of its own, though it started from there.
-    assert learner.admin("DELETE", "/refits/next").json() == {"name": "next", "vectors_in": []}
-    assert main(["router", "refits", "mine", "--delete", *remote]) == 0
+    assert learner.admin("DELETE", "/refits/after").json() == {"name": "after", "vectors_in": []}
+    capsys.readouterr()
+    assert main(["router", "refits", "base", "--delete", *remote]) == 0
     told = capsys.readouterr().out
-    assert "mine is deleted" in told
-    assert "the vectors of its texts are also in: card\n" in told
+    assert "base is deleted" in told
+    assert "the vectors of its texts are also in: copy\n" in told
     assert main(["router", "activate", "configured", *remote]) == 0
-    assert learner.admin("DELETE", "/refits/card").json() == {"name": "card", "vectors_in": []}
+    assert learner.admin("DELETE", "/refits/copy").json() == {"name": "copy", "vectors_in": []}
