@@ -21,7 +21,7 @@ import msgspec
 from backends.base import Backend
 from backends.dialects.chat import ChatBackend, ChatSettings
 from backends.dialects.messages import MessagesBackend, MessagesSettings
-from backends.http import UpstreamTransport
+from backends.http import Limits, UpstreamTransport
 from backends.pool import Pool, PoolSettings
 from backends.prices import FREE, Price, load_prices, nano_usd
 from backends.profiles import ENGINE_DEFAULTS, ENGINE_FEATURES, Profile, find_profile
@@ -63,6 +63,7 @@ _NO_STORE = (
     "and '@' are written %2F, %3A and %40"
 )
 _LOCAL_PROVIDER = Provider(base_url="")
+BACKGROUND_CONNECTIONS = 64
 
 
 class Resolved(msgspec.Struct, frozen=True):
@@ -150,7 +151,7 @@ def compose(resolved: Resolved) -> Composition:
     store = Store(StoreSettings(url=resolved.store_url, deadline_ms=config.store.deadline_ms))
     database = Database(resolved.database_url)
     ledger = Ledger(store, books=LedgerBooks(database))
-    transport = UpstreamTransport()
+    transport = UpstreamTransport(upstream_limits(config))
     policies = Policies(config, database, store)
     catalog = build_catalog(config, resolved.engines, transport)
     telemetry = Telemetry(config.telemetry, worker)
@@ -267,6 +268,12 @@ def verify(config: Config) -> None:
         load_manifest(existing_artefact(settings.artefact))
     except ArtefactError as exc:
         raise ConfigError("router.artefact", str(exc)) from exc
+
+
+def upstream_limits(config: Config) -> Limits:
+    """One upstream may have to serve all that this worker serves at once, and what is compared in
+    the background beside it."""
+    return Limits(connections=config.server.max_in_flight + BACKGROUND_CONNECTIONS)
 
 
 def check_place(config: Config) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -180,6 +181,7 @@ def server_config(resolved: Resolved) -> uvicorn.Config:
 def serve(resolved: Resolved, sock: socket.socket) -> int:
     """Serve until SIGTERM or SIGINT. Open streams are given `server.drain` seconds. A start that
     fails ends it too: 0 is returned, or the process exits with 0, only after it has served."""
+    allow_files()
     config = server_config(resolved)
     if resolved.config.server.workers == 1:
         return serve_here(config, sock)
@@ -187,6 +189,17 @@ def serve(resolved: Resolved, sock: socket.socket) -> int:
     supervisor.run()
     failed = any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes)
     return STARTUP_FAILURE if failed else 0
+
+
+def allow_files() -> None:
+    """Let this process and its workers open as many files as they may: each request holds two
+    connections, and the usual soft limit of 1,024 is for programs that use select."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError) as exc:  # macOS has a hard limit that cannot be had
+            log.warning("at most %d files can be open at once: %s", soft, exc)
 
 
 def serve_here(config: uvicorn.Config, sock: socket.socket) -> int:
