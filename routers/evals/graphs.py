@@ -8,7 +8,6 @@ CPU's graph, as in `routers.evals.robustness`: the heads were fitted to what tha
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from routers.artefacts import BEST, existing_artefact
-from routers.evals.patterns import data_directory
-from routers.evals.robustness import EACH, no_data, shared_prompts, wilson
+from routers.evals.robustness import no_data, options, shared_prompts, wilson
 from routers.onnx.encoder import Encoder
 from routers.onnx.heads import HeadModel, load_heads
 from routers.onnx.manifest import ArtefactError, load_manifest
@@ -96,12 +94,7 @@ def _equal(some: Sequence[str | None], others: Sequence[str | None]) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m routers.evals.graphs")
-    parser.add_argument("--artefact", default=BEST, metavar="NAME_OR_DIR")
-    parser.add_argument("--data", type=Path, default=data_directory(), metavar="DIR")
-    parser.add_argument("--each", type=int, default=EACH, help="prompts of each set")
-    parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
+    given = options("graphs", BEST)
     if given.data is None:
         print(no_data())
         return 2

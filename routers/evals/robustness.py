@@ -197,13 +197,18 @@ def no_data() -> str:
     return "no data: set TOLLHOUSE_DATA to the directory of the labelled data"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m routers.evals.robustness")
-    parser.add_argument("--artefact", default=DEFAULT, metavar="NAME_OR_DIR")
+def options(tool: str, artefact: str) -> argparse.Namespace:
+    """What a tool over the shared prompts is asked with. `artefact`: where none is named."""
+    parser = argparse.ArgumentParser(prog=f"python -m routers.evals.{tool}")
+    parser.add_argument("--artefact", default=artefact, metavar="NAME_OR_DIR")
     parser.add_argument("--data", type=Path, default=data_directory(), metavar="DIR")
     parser.add_argument("--each", type=int, default=EACH, help="prompts of each set")
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    given = options("robustness", DEFAULT)
     if given.data is None:
         print(no_data())
         return 2

@@ -4,11 +4,14 @@ import asyncio
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 import uvloop
 
+from backends.dialects.chat import ChatBackend, ChatSettings
 from backends.http import UpstreamTransport
+from tests.backends.chat_upstream import KEY
 
 
 class Peer:
@@ -109,3 +112,25 @@ def pytest_asyncio_loop_factories(
     if item.path.name == "test_http.py":
         loops["uvloop"] = uvloop.new_event_loop
     return loops
+
+
+@pytest.fixture
+def serve(raw_server, transport):
+    """A backend whose upstream answers every request with these bytes and closes."""
+
+    async def start(answer: bytes, *, reset: bool = False, **settings: Any):
+        seen: list[bytes] = []
+
+        async def handler(peer):
+            data = await peer.request()
+            seen.append(data)
+            await peer.send(answer)
+            if reset:
+                await asyncio.sleep(0.05)
+                peer.reset()
+
+        await raw_server.start(handler)
+        options = {"name": "b", "base_url": raw_server.base, "api_key": KEY, **settings}
+        return ChatBackend(ChatSettings(**options), transport, lambda: 1_700_000_000.0), seen
+
+    return start
