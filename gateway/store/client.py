@@ -20,8 +20,9 @@ Word = str | bytes | int | float
 
 
 class StoreSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`url`: `unix://`, `redis://` or `rediss://`. `deadline_ms`: what the server may take for
-    a call from the moment that it is written, and for connecting. `breaker_failures` in a row
+    """`url`: `unix://`, `redis://` or `rediss://`. `deadline_ms`: what connecting may take, and how
+    long the server may be silent while a call that was written waits; one behind others that are
+    being answered waits at most four times as long. `breaker_failures` in a row
     open the breaker for `breaker_open_s`."""
 
     url: str

@@ -27,6 +27,8 @@ _NOTHING = object()
 # The package's own annotation admits tuples of one element only.
 pack: Callable[[tuple[Any, ...]], bytes] = cast(Any, hiredis).pack_command
 _LAST_LOOK_S = 0.005
+# A call behind others that are being answered may take so many limits in all.
+_PATIENCE = 4
 _MAX_IN_FLIGHT = 20_000
 
 
@@ -68,16 +70,16 @@ class Health(Protocol):
 
 
 class Entry:
-    """A command on its way; its deadline counts from the moment that it is written. `again` is
-    what to send when the server lacks the script."""
+    """A command on its way. `written`: when, by the monotonic clock; infinite before that.
+    `again` is what to send when the server lacks the script."""
 
-    __slots__ = ("again", "deadline", "future")
+    __slots__ = ("again", "future", "written")
 
     def __init__(
         self, future: asyncio.Future[Any] | None, again: tuple[bytes, bytes] | None
     ) -> None:
         self.future = future
-        self.deadline = math.inf
+        self.written = math.inf
         self.again = again
 
 
@@ -100,7 +102,10 @@ class Link:
     """Connects on the first call and again after a loss. Replies come in the order of the
     commands, so a call that timed out keeps its place and its late reply is dropped.
 
-    `limit_s`: what connecting may take, and what the server may take for a call."""
+    `limit_s`: what connecting may take, and how long the server may be silent while a call waits.
+    A call that stands behind others which are being answered waits longer, `_PATIENCE` limits at
+    most: a thousand calls in one instant are not the failure of a server that works through them.
+    """
 
     def __init__(self, endpoint: Endpoint, limit_s: float, health: Health) -> None:
         self._endpoint = endpoint
@@ -111,6 +116,7 @@ class Link:
         self._connecting: asyncio.Task[None] | None = None
         self.wire: _Wire | None = None
         self.connections = 0
+        self._heard = 0.0
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
         self._waiting: deque[Entry] = deque()
         self._out: list[bytes] = []
@@ -178,11 +184,11 @@ class Link:
         if not self._unwritten:
             return
         assert self._loop is not None
-        deadline = time.monotonic() + self._limit_s  # the loop's own clock stands still in a turn
+        now = time.monotonic()  # the loop's own clock stands still in a turn
         for entry in self._unwritten:
-            entry.deadline = deadline
+            entry.written = now
         if self._watch is None:
-            self._watch = self._loop.call_at(deadline, self._due)
+            self._watch = self._loop.call_at(now + self._limit_s, self._due)
         self._unwritten.clear()
 
     async def _connect(self) -> None:
@@ -216,7 +222,7 @@ class Link:
             future: asyncio.Future[Any] = loop.create_future()
             future.add_done_callback(self._greeted)
             entry = Entry(future, None)
-            entry.deadline = time.monotonic() + self._limit_s
+            entry.written = time.monotonic()
             entries.append(entry)
             packed.append(pack(words))
         self._waiting.extendleft(reversed(entries))
@@ -229,6 +235,7 @@ class Link:
 
     def received(self, data: bytes) -> None:
         """Match replies with their calls."""
+        self._heard = time.monotonic()
         reader = self._reader
         reader.feed(data)
         waiting = self._waiting
@@ -288,21 +295,27 @@ class Link:
         assert self._loop is not None
         self._watch = None
         now = self._loop.time()
-        nearest = math.inf  # as the deadline of what is not yet written
+        nearest = math.inf  # as the end of what is not yet written
         failures = 0
         for entry in self._waiting:
             if entry.future is None or entry.future.done():
                 continue
-            if entry.deadline <= now:
+            end = self._end(entry.written)
+            if end <= now:
                 entry.future.set_exception(StoreTimeout("no reply from the store in time"))
                 failures += 1
-            elif entry.deadline < nearest:
-                nearest = entry.deadline
+            elif end < nearest:
+                nearest = end
         if nearest < math.inf:
             self._watch = self._loop.call_at(nearest, self._due)
         if failures:
             # Calls in flight together fail together: that is one failure of the server.
             self._health.failure()
+
+    def _end(self, written: float) -> float:
+        """When a call that was written then has waited long enough."""
+        limit = self._limit_s
+        return min(max(written, self._heard) + limit, written + _PATIENCE * limit)
 
 
 def _copy(error: StoreError) -> StoreError:

@@ -92,6 +92,19 @@ async def test_the_time_this_process_takes_is_not_the_servers(valkey: EmbeddedSt
         await store.aclose()
 
 
+async def test_a_call_behind_others_that_are_answered_waits_longer(valkey: EmbeddedStore):
+    store = Store(StoreSettings(valkey.url, deadline_ms=500))
+    await store.ping()
+    # The server takes these of one connection one by one, each for 0.15 s.
+    behind = await asyncio.gather(*(store.command("BLPOP", "nothing", "0.15") for _ in range(6)))
+    assert behind == [None] * 6
+    endless = (store.command("BLPOP", "nothing", "0.15") for _ in range(30))
+    replies = await asyncio.gather(*endless, return_exceptions=True)
+    await store.aclose()
+    assert replies[0] is None
+    assert isinstance(replies[-1], StoreTimeout)
+
+
 async def test_a_frozen_server_hangs_nobody_and_comes_back(own: EmbeddedStore):
     store = Store(StoreSettings(own.url, deadline_ms=100, breaker_open_s=0.1))
     await store.ping()
