@@ -5,7 +5,8 @@ prompt harder than another of the same source, never which source it came from. 
 beyond that, and both are assumed. The heads for examination questions lean towards what takes more
 steps, which holds up on sources that they were not fitted on. The heads for everyday requests know
 the levels of tasks whose accuracy by a frontier model is published, so that competition
-mathematics is told from sums.
+mathematics is told from sums; beside the levels, what is harder and longer than others of its kind
+counts, along a direction that does not tell the kinds apart.
 """
 
 from __future__ import annotations
@@ -40,6 +41,12 @@ EVERYDAY_WEIGHTS = {EASY: 2.0, TALK: 2.0, HARD: 2.0, SOLVED: 0.2, REQUESTS: 10.0
 # By how much the logit of p_local_ok falls for one standard deviation more of predicted steps.
 LEAN = 0.5
 STEPS_RIDGE = 100.0
+# By how much the logit of p_local_ok of an everyday request falls where it is answered worse than
+# others of its kind, for 1 in the mean score, and where it is longer, for 1 in log characters.
+HARDER, LONGER = 2.0, 0.3
+WITHIN_RIDGE = 100.0
+# What a direction within kinds pays for telling them apart: in effect it does not.
+KINDS_APART = 1000.0
 # A frontier model makes up for so much of the local models' failures at least, and at most.
 LEAST_RECOVERY, MOST_RECOVERY = 0.05, 0.95
 ITERATIONS = 12
@@ -87,7 +94,7 @@ def fit_linear(table: Table) -> HeadModel:
     exam = _pair(rows, LEAN * _steps(features, table))
     everyday = exam
     if ASSUMED_LEVEL in rows.anchors:
-        everyday = _pair(_levelled(rows, table), np.zeros(features.shape[1]))
+        everyday = _pair(_levelled(rows, table), _within(features, table))
     arrays = arrays | {
         "weights": np.vstack([exam[0], everyday[0]]).astype(np.float32),
         "bias": np.concatenate([exam[1], everyday[1]]).astype(np.float32),
@@ -154,6 +161,36 @@ def _steps(features: Floats, table: Table) -> Floats:
     inner = part.T @ part + STEPS_RIDGE * np.eye(part.shape[1])
     found[topics:] = np.linalg.solve(inner, part.T @ (steps - steps.mean()))
     return found / max(float((features[measured] @ found).std()), 1e-9)
+
+
+def _within(features: Floats, table: Table) -> Floats:
+    """The direction [features] in which rows are answered worse by local models, and longer, than
+    others of their kind; kinds by their means do not differ along it. mmlu_gold does not teach
+    it, see `fit_linear`."""
+    local, length = table.labels("local"), table.surfaces[:, SURFACE.index("log_chars")]
+    sources, kinds = np.array(_sources(table)), np.array([_kind(row) for row in table.rows])
+    width = features.shape[1]
+    inner = (WITHIN_RIDGE * np.eye(width)).astype(np.float64)
+    outer = np.zeros(width)
+    for name in sorted({row.source for row in table.rows} - {GOLD, *ASSUMED} | {SOLVED}):
+        here = np.flatnonzero(sources == name)
+        if len(here):
+            part = features[here] - features[here].mean(axis=0)
+            target = LONGER * length[here] - HARDER * local[here]
+            weight = EVERYDAY_WEIGHTS.get(name, 1.0)
+            inner += weight * part.T @ part
+            outer += weight * part.T @ (target - target.mean())
+    middle = features.mean(axis=0)
+    for kind in sorted(set(kinds.tolist())):
+        away = features[kinds == kind].mean(axis=0) - middle
+        inner += KINDS_APART * np.outer(away, away)
+    found: Floats = np.linalg.solve(inner, outer)
+    return found
+
+
+def _kind(row: Row) -> str:
+    """The source, and of our own requests the topic and whether they are easy or hard."""
+    return row.id.rpartition("/")[0] if row.source == REQUESTS else row.source
 
 
 def _pair(rows: _Rows, lean: Floats) -> tuple[Floats, Floats]:

@@ -37,7 +37,7 @@ from routers.train.tasks import fit_tasks, load_task_rows
 from routers.train.topics import fit_domain, load_domain_rows
 from routers.train.vectors import Vectors, as_rendered, surfaces
 
-VERSION = 6
+VERSION = 7
 MAX_TOKENS = 160
 SEED = 20_250_701
 # Rows of an assumed source: enough for a level, and few enough to embed in minutes.

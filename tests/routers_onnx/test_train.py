@@ -6,6 +6,7 @@ import gzip
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,8 +16,9 @@ from routers.evals import metrics
 from routers.heuristics import SURFACE
 from routers.onnx.heads import ARRAYS, HeadModel, load_heads, save_heads
 from routers.onnx.manifest import ArtefactError
+from routers.train import fit
 from routers.train.data import DataError, Row, load_assumed, load_rows
-from routers.train.fit import Table, fit_linear
+from routers.train.fit import Floats, Table, fit_linear
 
 PRO: dict[str, object] = {
     "question": "How much is it?",
@@ -171,6 +173,36 @@ def test_everyday_heads_know_the_levels_of_published_tasks() -> None:
     # The heads for examinations are centred: there the levels of tasks do not count.
     exam = {name: views.below[at::4, 1].mean() for at, name in enumerate(levels)}
     assert abs(exam["llmrouter/math"] - exam["llmrouter/gsm8k"]) < 0.1
+
+
+def test_what_is_harder_and_longer_than_its_kind_counts_within_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    levels = {"assumed/clinc150": 0.95, "llmrouter/gsm8k": 0.85, "llmrouter/math": 0.4}
+    table = kinds({**levels, "mmlu_pro/plain": 0.5}, 4000)
+    rng, rows = np.random.default_rng(6), []
+    for row, sentence in zip(table.rows, table.sentences, strict=True):
+        level = levels.get(row.source, 0.5)
+        hard = level + 0.6 * sentence[6] if row.source.startswith("llmrouter/") else level
+        rows.append(msgspec.structs.replace(row, local=float(rng.random() < hard)))
+    table = Table(rows, table.sentences, table.surfaces)
+
+    def gains() -> Floats:
+        away = fit_linear(table).views(table.sentences, table.surfaces).away
+        assert away is not None
+        return away[:, 1]
+
+    within = gains()
+    monkeypatch.setattr(fit, "HARDER", 0.0)
+    monkeypatch.setattr(fit, "LONGER", 0.0)
+    plain = gains()
+    for at, name in enumerate(levels):
+        kind = slice(at, None, 4)
+        assert abs(within[kind].mean() - plain[kind].mean()) < 0.02
+        if name.startswith("llmrouter/"):
+            for sign, what in ((-1, table.sentences[kind, 6]), (1, table.surfaces[kind, 0])):
+                more, before = (np.corrcoef(found[kind], what)[0, 1] for found in (within, plain))
+                assert sign * (more - before) > 0.04
 
 
 def test_heads_for_examinations_lean_towards_more_steps() -> None:

@@ -38,17 +38,19 @@ def lines() -> list[Line]:
 def test_every_pool_under_every_small_model(lines: list[Line]) -> None:
     # MMLU is no task to leave out here: its pool is only of rows held out.
     kinds = [("tasks", "held rows"), ("tasks", "held tasks"), ("tasks and MMLU", "held rows")]
+    kinds += [(task, split) for task in TASKS for split in ("held rows", "held tasks")]
     assert [(line.weak, line.pool, line.split) for line in lines] == [
         (weak, *kind) for weak in WEAK for kind in kinds
     ]
-    assert {line.rows for line in lines} == {600, 750}
+    assert [line.rows for line in lines[: len(kinds)]] == [600, 600, 750] + [150] * 8
 
 
 def test_what_decides_is_found_and_length_is_not(lines: list[Line]) -> None:
     for line in lines:
-        assert line.router.low > 0.55
-        assert line.over_length.low > 0
-        assert abs(line.length - 0.5) < 0.1
+        if line.pool not in TASKS:  # those have few rows
+            assert line.router.low > 0.55
+            assert line.over_length.low > 0
+            assert abs(line.length - 0.5) < 0.1
 
 
 def test_the_table_names_each_line(lines: list[Line], capsys: pytest.CaptureFixture[str]) -> None:
