@@ -29,7 +29,7 @@ __all__ = ["ChatReply", "choices_asked", "read_usage"]
 BODY_BYTES = 32 * 1024 * 1024
 MAX_TOKENS = 100_000_000
 _LINE_FEED = 10  # as a number: looking for it in bytes takes a fifth of the time
-_TOO_FEW = "the upstream's answer has fewer choices than asked for"
+_DONE = b"[DONE]"
 
 
 class _Function(msgspec.Struct):
@@ -189,8 +189,10 @@ def _loose_choice(choice: dict[str, Any]) -> _Choice:
 
 
 class ChatReply:
-    """A Reply over one exchange. `choices`: how many the answer must have. `malformed` counts
-    events that were dropped because they were not JSON, not UTF-8, or not an object."""
+    """A Reply over one exchange. `choices`: how many were asked for. Fewer are an answer when the
+    upstream says that it is done (some engines ignore `n`); without that word the stream was cut.
+    `malformed` counts events that were dropped because they were not JSON, not UTF-8, or not an
+    object."""
 
     def __init__(
         self,
@@ -237,8 +239,8 @@ class ChatReply:
             exchange.check_type("stream")
             while data := await self._receive():
                 for name, payload in parser.feed(data):
-                    if payload == b"[DONE]":
-                        self._check_complete()
+                    if payload.startswith(_DONE):
+                        self._check_finished()
                         exchange.finish()
                         return
                     event = self._event(name, payload)
@@ -246,11 +248,15 @@ class ChatReply:
                         exchange.progress(event.semantic)
                         yield event
             for name, payload in parser.close():
-                if payload != b"[DONE]":
-                    event = self._event(name, payload)
-                    if event is not None:
-                        yield event
-            self._check_complete()
+                if payload.startswith(_DONE):
+                    self._check_finished()
+                    return
+                event = self._event(name, payload)
+                if event is not None:
+                    yield event
+            self._check_finished()
+            if len(self._seen) < self._choices:
+                raise ChoicesMissing("the upstream's stream ended before all of its choices")
         finally:
             exchange.close()
 
@@ -263,11 +269,9 @@ class ChatReply:
                 return b""
             raise
 
-    def _check_complete(self) -> None:
+    def _check_finished(self) -> None:
         if self._open or not self._seen:
             raise StreamTruncated("the upstream's stream ended without a finish reason")
-        if len(self._seen) < self._choices:
-            raise ChoicesMissing(_TOO_FEW)
 
     def _event(self, name: str | None, data: bytes) -> Event | None:
         try:
@@ -373,8 +377,6 @@ class ChatReply:
             raise UpstreamProtocolError("the upstream's answer has more choices than asked for")
         if not all(choice.finish_reason for choice in choices):
             raise UpstreamProtocolError("the upstream's answer has no finish reason")
-        if len(choices) < self._choices:
-            raise ChoicesMissing(_TOO_FEW)
 
     def _body_error(self, data: bytes) -> BackendError:
         error = read_error(_decode_any(data))

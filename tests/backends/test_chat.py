@@ -215,19 +215,35 @@ async def test_every_choice_needs_its_finish(serve) -> None:
         await collect(backend, call())
 
 
-@pytest.mark.parametrize("reset", [False, True])
-@pytest.mark.parametrize("tail", [b"", sse(b"[DONE]")], ids=["cut", "done"])
+_MANY = [{"n": 2}, {"prompt": ["a", "b"]}, {"prompt": [[1], [2]]}, {"prompt": ["a"], "n": 2}]
+
+
 @pytest.mark.parametrize(
-    "asked", [{"n": 2}, {"prompt": ["a", "b"]}, {"prompt": [[1], [2]]}, {"prompt": ["a"], "n": 2}]
+    ("reset", "error"), [(False, ChoicesMissing), (True, StreamBroken)], ids=["end", "reset"]
 )
-async def test_every_choice_that_was_asked_for_must_come(serve, asked, tail, reset) -> None:
-    stream = sse(piece("a"), piece(finish="stop")) + tail
-    answer = SSE % b"transfer-encoding: chunked\r\n" + chunked(stream)
-    backend, _ = await serve(answer, reset=reset)
+@pytest.mark.parametrize("asked", _MANY)
+async def test_a_stream_that_stops_before_all_choices_is_cut(serve, asked, reset, error) -> None:
+    stream = sse(piece("a"), piece(finish="stop"))
+    answer = SSE % (b"transfer-encoding: chunked\r\n" if reset else CLOSE)
+    backend, _ = await serve(answer + (chunked(stream) if reset else stream), reset=reset)
     request = call(operation="completions", body={"model": "alias", **asked})
-    cut = StreamBroken if reset else StreamTruncated
-    with pytest.raises(ChoicesMissing if tail else cut):
+    with pytest.raises(error):
         await collect(backend, request)
+
+
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("asked", _MANY)
+@pytest.mark.parametrize("done", [b"data: [DONE]\n\n", b"data: [DONE] \n\n", b"data: [DONE]"])
+async def test_an_engine_that_ignores_n_and_says_that_it_is_done(serve, asked, reset, done) -> None:
+    stream = sse(piece("a"), piece(finish="stop")) + done
+    framing = b"transfer-encoding: chunked\r\n"
+    cut_after = reset and done.endswith(b"\n\n")
+    answer = SSE % framing + chunked(stream) if cut_after else SSE % CLOSE + stream
+    backend, _ = await serve(answer, reset=cut_after)
+    request = call(operation="completions", body={"model": "alias", **asked})
+    reply, events = await collect(backend, request)
+    assert [event.finish for event in events] == [None, "stop"]
+    assert reply.malformed == 0
 
 
 async def test_a_stream_of_all_choices_may_be_cut_at_its_end(serve) -> None:
@@ -308,11 +324,11 @@ async def test_a_whole_answer_that_is_none(serve, answer, error) -> None:
 
 
 @pytest.mark.parametrize("asked", [{"n": 2}, {"prompt": ["a", "b"]}])
-async def test_a_whole_answer_with_too_few_choices(serve, asked) -> None:
+async def test_a_whole_answer_with_fewer_choices_is_passed_on(serve, asked) -> None:
     backend, _ = await serve(body_answer(WHOLE))
     request = call(False, {"model": "alias", **asked}, operation="completions")
-    with pytest.raises(ChoicesMissing, match="fewer choices"):
-        await collect(backend, request)
+    _, (event,) = await collect(backend, request)
+    assert event.data == json.dumps(WHOLE).encode()
 
 
 @pytest.mark.parametrize(
