@@ -376,6 +376,13 @@ async def test_the_connection_is_kept_after_a_stream(raw_server, transport) -> N
             (),
         ),
         (Quirks(stream_options=False), {"stream_options": {"include_usage": True}}, {}, ()),
+        (
+            Quirks(fixed_sampling=("m", "o1*")),
+            {"temperature": 0.2, "top_p": 1, "presence_penalty": 0.0, "stop": None, "seed": 1},
+            {"seed": 1},
+            ("temperature",),
+        ),
+        (Quirks(fixed_sampling=("m-*",)), {"temperature": 0.2}, {"temperature": 0.2}, ()),
     ],
 )
 async def test_quirks(serve, quirks, body, expected, dropped) -> None:
@@ -398,6 +405,40 @@ async def test_a_field_that_changes_the_meaning_is_not_dropped_silently(serve) -
         backend, call(body={"messages": [], "logprobs": True}, drop_params=True)
     )
     assert reply.dropped == ("logprobs",)
+
+
+@pytest.mark.parametrize(
+    ("quirks", "body", "param"),
+    [
+        (Quirks(fixed_sampling=("m",)), {"stop": ["."]}, "stop"),
+        (
+            Quirks(drop_message_fields=frozenset({"audio", "function_call"})),
+            {"messages": [{"role": "assistant", "audio": {"id": "a"}, "function_call": None}]},
+            "messages.audio",
+        ),
+    ],
+)
+async def test_what_a_model_or_a_message_cannot_do_without_is_refused_by_name(
+    serve, quirks, body, param
+) -> None:
+    stream = sse(piece("hi"), piece(finish="stop"))
+    backend, seen = await serve(SSE % CLOSE + stream, quirks=quirks)
+    with pytest.raises(Untranslatable) as caught:
+        await backend.open(call(body={"messages": [], **body}))
+    assert (caught.value.param, seen) == (param, [])
+    reply, _ = await collect(backend, call(body={"messages": [], **body}, drop_params=True))
+    assert reply.dropped == (param,)
+
+
+@pytest.mark.parametrize(
+    ("model", "role"), [("qwen3", "system"), ("openai/gpt-oss-20b", "developer")]
+)
+async def test_the_developer_role_where_it_is_not_known(serve, model, role) -> None:
+    backend, seen = await serve(body_answer(WHOLE), quirks=Quirks(developer_role=False))
+    messages = [{"role": "developer", "content": "x"}, {"role": "user", "content": "y"}]
+    await collect(backend, call(False, {"messages": messages}, model=model))
+    assert sent(seen)["messages"] == [{"role": role, "content": "x"}, messages[1]]
+    assert messages[0]["role"] == "developer"
 
 
 async def test_completions_and_embeddings(serve, raw_server) -> None:

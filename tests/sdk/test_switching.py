@@ -1,12 +1,13 @@
 """A conversation kept in the SDK's own objects, whose turns are answered by different providers.
 
-Each provider is a few bytes of what it really sends, behind a gateway of its own; what reaches it is
-compared with what it takes.
+Each provider is a few bytes of what it really sends, behind a gateway; what reaches it is compared
+with what it takes.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -20,7 +21,9 @@ from tests.faults.scene import raw_server
 from tests.support import PLAIN, Gateway
 
 CAN = '["chat", "stream", "tools", "tool_choice", "vision", "reasoning"]'
-ASKED = {"role": "user", "content": "What is the weather in Graz?"}
+CHAT = ("openai", "mistral", "groq", "gemini", "deepseek", "vllm")
+UPSTREAMS = {**dict.fromkeys(CHAT, "m"), "anthropic": "claude-opus-4-6"}
+ASKED: Any = {"role": "user", "content": "What is the weather in Graz?"}
 TOOL: Any = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
 
 
@@ -32,7 +35,7 @@ provider = "{name}"
 base_url = "{url}/v1"
 models.m = {{ upstream = "{upstream}", capabilities = {CAN}, input = 1.0, output = 1.0 }}
 """
-        for name, upstream in (("anthropic", "claude-opus-4-6"), ("vllm", "m"))
+        for name, upstream in UPSTREAMS.items()
     )
     return f"""
 data_dir = "data"
@@ -51,6 +54,12 @@ key = "${{MAIN}}"
 def _answer(data: bytes, kind: str) -> bytes:
     head = f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {len(data)}\r\n\r\n"
     return head.encode() + data
+
+
+def _chat(message: dict[str, Any], finish: str = "stop") -> bytes:
+    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish}
+    head = {"id": "c", "object": "chat.completion", "created": 1, "model": "m"}
+    return _answer(json.dumps({**head, "choices": [choice]}).encode(), "application/json")
 
 
 def _messages(*blocks: dict[str, Any]) -> bytes:
@@ -110,3 +119,72 @@ def test_the_stream_helper_collects_several_blocks_of_reasoning(rig: SimpleNames
     with client.chat.completions.stream(model="anthropic/m", messages=history) as stream:
         stream.until_done()
     assert rig.sent()["messages"][1]["content"] == [*blocks, {"type": "text", "text": "Sunny."}]
+
+
+# What an engine answered, with its reasoning, and the fields that the SDK's object always has.
+_CALL = {"id": "functions.weather:0", "type": "function"}
+_FIRST = {
+    "content": None,
+    "reasoning_content": "Let me look.",
+    "reasoning": "Let me look.",
+    "refusal": None,
+    "tool_calls": [{**_CALL, "function": {"name": "weather", "arguments": "{}"}}],
+}
+_REASONING = {"reasoning_content", "reasoning"}
+_EMPTY = {"refusal", "annotations", "audio", "function_call"}
+_LEFT_OUT = {
+    "openai": _REASONING,
+    "mistral": _REASONING | _EMPTY,
+    "groq": _REASONING | _EMPTY - {"function_call"},
+    "gemini": _REASONING | _EMPTY - {"function_call"},
+    "deepseek": set(),
+    "vllm": set(),
+}
+
+
+@pytest.mark.parametrize("provider", CHAT)
+def test_an_answer_goes_to_another_provider_in_the_fields_that_it_takes(
+    rig: SimpleNamespace, provider: str
+) -> None:
+    client: openai.OpenAI = rig.client
+    rig.answer = _chat(_FIRST, "tool_calls")
+    rules: Any = {"role": "developer", "content": "Be brief."}
+    first = client.chat.completions.create(
+        model="vllm/m", messages=[rules, ASKED], tools=[TOOL]
+    ).choices[0]
+    answered = first.message.model_dump()
+    assert answered.keys() >= _REASONING | _EMPTY
+    (call,) = answered["tool_calls"]
+    result: Any = {"role": "tool", "tool_call_id": call["id"], "content": "sunny"}
+    history: list[Any] = [rules, ASKED, answered, result]
+    rig.answer = _chat({"content": "Sunny."})
+    raw = client.chat.completions.with_raw_response.create(
+        model=f"{provider}/m", messages=history, tools=[TOOL]
+    )
+    got = rig.sent()["messages"]
+    role = "developer" if provider == "openai" else "system"
+    assert got[0] == {"role": role, "content": "Be brief."}
+    assert answered.keys() - got[2].keys() == _LEFT_OUT[provider]
+    named = sorted(f"messages.{field}" for field in _LEFT_OUT[provider] & _REASONING)
+    assert (
+        sorted(filter(None, raw.headers.get("x-tollhouse-dropped-params", "").split(","))) == named
+    )
+    assert got[2]["tool_calls"][0]["id"] == got[3]["tool_call_id"]
+    if provider == "mistral":
+        assert re.fullmatch(r"[a-zA-Z0-9]{9}", got[3]["tool_call_id"])
+    else:
+        assert got[3] == result
+
+
+@pytest.mark.parametrize("provider", ["mistral", "groq", "gemini"])
+def test_hints_do_not_reach_an_api_that_refuses_what_it_does_not_know(
+    rig: SimpleNamespace, provider: str
+) -> None:
+    hints: Any = {"safety_identifier": "u", "prompt_cache_key": "k", "verbosity": "low"}
+    rig.answer = _chat({"content": "Sunny."})
+    client: openai.OpenAI = rig.client
+    raw = client.chat.completions.with_raw_response.create(
+        model=f"{provider}/m", messages=[ASKED], **hints
+    )
+    assert rig.sent().keys() == {"model", "messages"}
+    assert set(raw.headers["x-tollhouse-dropped-params"].split(",")) == hints.keys()
