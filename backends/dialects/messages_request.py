@@ -335,6 +335,9 @@ def _put_sampling(
         else:
             body[name] = value
     stop = [text for text in sampling.stop or () if text.strip()]
+    if len(stop) < len(sampling.stop or ()):
+        # White space by itself is refused.
+        report.drop("stop")
     if stop:
         body["stop_sequences"] = stop
     tier = request.extras.get("service_tier")

@@ -7,6 +7,8 @@ that follows their calls; empty texts are left out, because the API refuses them
 from __future__ import annotations
 
 import base64
+import re
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -16,6 +18,8 @@ from backends.dialects.report import Report
 from backends.errors import InvalidValue, Untranslatable
 
 _IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
+_MISSPELT_TYPES = {"image/jpg": "image/jpeg"}
+_CALL_ID = re.compile(r"[a-zA-Z0-9_-]+")
 _DECODER = msgspec.json.Decoder()
 
 Block = dict[str, Any]
@@ -146,8 +150,10 @@ def _image_block(part: ir.Image, where: str, report: Report) -> list[Block]:
     if part.data:
         if part.media_type == "application/pdf":
             return _document_block(ir.Document(part.media_type, part.data), where, report)
-        if part.media_type in _IMAGE_TYPES:
-            source = {"type": "base64", "media_type": part.media_type, "data": part.data}
+        media_type = part.media_type.lower()
+        media_type = _MISSPELT_TYPES.get(media_type, media_type)
+        if media_type in _IMAGE_TYPES:
+            source = {"type": "base64", "media_type": media_type, "data": part.data}
             return [_cached({"type": "image", "source": source}, part.extras)]
         report.refuse(f"{where}.image_url.url", f"images of type {part.media_type} are not taken")
         return []
@@ -218,10 +224,18 @@ def _assistant_blocks(turn: ir.Turn, path: str, report: Report) -> list[Block]:
 def _call_block(call: ir.ToolCall, where: str) -> Block:
     return {
         "type": "tool_use",
-        "id": call.id,
+        "id": _call_id(call.id),
         "name": call.name,
         "input": parse_arguments(call.arguments, where),
     }
+
+
+def _call_id(given: str) -> str:
+    """The id of a call, made to fit where this API refuses another's: the same in the same way, so
+    that a call and its result still meet."""
+    if _CALL_ID.fullmatch(given):
+        return given
+    return "call_" + blake2b(given.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
 
 def parse_arguments(arguments: str, where: str) -> dict[str, Any]:
@@ -245,12 +259,13 @@ def parse_arguments(arguments: str, where: str) -> dict[str, Any]:
 def _result_block(turn: ir.Turn, path: str, pending: set[str], report: Report) -> Block:
     result = turn.parts[0]
     assert isinstance(result, ir.ToolResult)
-    if result.call_id not in pending:
+    call_id = _call_id(result.call_id)
+    if call_id not in pending:
         report.invalid(
             f"{path}.tool_call_id", "this tool result answers no call of the message before it"
         )
     blocks = _content_blocks(result.parts, path, report)
-    block: Block = {"type": "tool_result", "tool_use_id": result.call_id}
+    block: Block = {"type": "tool_result", "tool_use_id": call_id}
     if len(blocks) == 1 and blocks[0].keys() == {"type", "text"}:
         block["content"] = blocks[0]["text"]
     elif blocks:

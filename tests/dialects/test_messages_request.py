@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -107,6 +108,16 @@ def test_empty_arguments_are_an_empty_object() -> None:
     assert body["messages"][1]["content"][0]["input"] == {}
 
 
+@pytest.mark.parametrize("call_id", ["functions.f:0", "", "a b", "ü", "x\n"])
+def test_ids_of_calls_that_the_api_would_refuse_are_replaced(call_id: str) -> None:
+    made, answered = encode(HELLO, call("{}", call_id), result("x", call_id)).body["messages"][1:]
+    (given,) = made["content"]
+    assert re.fullmatch(r"[a-zA-Z0-9_-]+", given["id"])
+    assert answered["content"][0]["tool_use_id"] == given["id"]
+    other = encode(HELLO, call("{}", f"{call_id}.")).body["messages"][1]["content"][0]
+    assert other["id"] != given["id"]
+
+
 def test_a_result_without_its_call_is_refused() -> None:
     assert refused(HELLO, result("x")).param == "messages[1].tool_call_id"
     assert refused(HELLO, call("{}"), HELLO, result("x", "other")).param
@@ -161,6 +172,8 @@ def test_images() -> None:
         "url": "https://x.example/a.png",
     }
     assert block("data:application/pdf;base64,AAA")["type"] == "document"
+    for spelling in ("image/jpg", "image/JPEG", "IMAGE/JPG"):
+        assert block(f"data:{spelling};base64,AAA")["source"]["media_type"] == "image/jpeg"
 
 
 @pytest.mark.parametrize("url", ["data:image/tiff;base64,AA", "file:///etc/passwd", "data:,x"])
@@ -238,8 +251,10 @@ def test_the_end_user_is_named_by_a_keyed_hash() -> None:
 
 def test_stop_sequences() -> None:
     assert encode(stop="x").body["stop_sequences"] == ["x"]
-    assert encode(stop=["\n", "y"]).body["stop_sequences"] == ["y"]
-    assert "stop_sequences" not in encode(stop=[" "]).body
+    some = encode(stop=["\n", "y"])
+    assert some.body["stop_sequences"] == ["y"] and some.dropped == ("stop",)
+    none = encode(stop=[" "])
+    assert "stop_sequences" not in none.body and none.dropped == ("stop",)
 
 
 def test_sampling_by_model() -> None:
