@@ -5,6 +5,7 @@ Only the fields below are decoded, so whatever else an engine sends survives unt
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, NoReturn
 
@@ -30,6 +31,9 @@ BODY_BYTES = 32 * 1024 * 1024
 MAX_TOKENS = 100_000_000
 _LINE_FEED = 10  # as a number: looking for it in bytes takes a fifth of the time
 _DONE = b"[DONE]"
+# An engine says so of an answer that it could not bring to an end (OpenRouter, vLLM and SGLang,
+# DeepSeek).
+_BROKEN_OFF = frozenset({"error", "abort", "insufficient_system_resource"})
 
 
 class _Function(msgspec.Struct):
@@ -57,6 +61,7 @@ class _Choice(msgspec.Struct):
     message: _Delta | None = None
     text: str | None = None
     finish_reason: str | None = None
+    error: Any = None
 
 
 class _Chunk(msgspec.Struct):
@@ -151,11 +156,27 @@ def _call_bytes(function: _Function | None) -> int:
     return 0 if function is None else _length(function.name) + _length(function.arguments)
 
 
-def _loose(data: bytes) -> _Chunk | None:
-    """A chunk whose JSON is right but whose types are not: what can still be read of it."""
+def _decode_loosely(data: bytes) -> Any:
+    """Any JSON, with half a surrogate pair in it too (`\\ud83d`; RFC 8259, section 8.2), which the
+    fast decoder refuses: engines that count UTF-16 units cut a text inside an emoji. Raises
+    ValueError (a msgspec.DecodeError is one) or RecursionError."""
     try:
-        value = _decode_any(data)
-    except (msgspec.DecodeError, RecursionError):
+        return _decode_any(data)
+    except msgspec.DecodeError:
+        if b"\\u" not in data:
+            raise
+        return json.loads(data.decode(), parse_constant=_no_number)
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _loose(data: bytes) -> _Chunk | None:
+    """A chunk that is JSON but cannot be read as it should be: what can still be read of it."""
+    try:
+        value = _decode_loosely(data)
+    except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict):
         return None
@@ -167,10 +188,11 @@ def _loose(data: bytes) -> _Chunk | None:
     )
     return _Chunk(
         choices=choices,
-        usage=msgspec.Raw(msgspec.json.encode(value.get("usage"))),
+        usage=msgspec.Raw(json.dumps(value.get("usage")).encode()),
         error=value.get("error"),
         model=_str(value.get("model")),
         object=_str(value.get("object")),
+        data=msgspec.Raw(b"[]" if isinstance(value.get("data"), list) else b""),
     )
 
 
@@ -179,13 +201,25 @@ def _loose_choice(choice: dict[str, Any]) -> _Choice:
     delta = choice.get("delta") or choice.get("message")
     content = _str(delta.get("content")) if isinstance(delta, dict) else None
     # The rest of the delta is unreadable but not nothing: its size stands in for its text.
-    rest = "" if content or not delta else msgspec.json.encode(delta).decode()
+    rest = "" if content or not delta else json.dumps(delta)
     return _Choice(
         index=index if isinstance(index, int) else 0,
         delta=_Delta(content=content, reasoning=rest),
         text=_str(choice.get("text")),
         finish_reason=_str(choice.get("finish_reason")),
+        error=choice.get("error"),
     )
+
+
+def _breaks_off(choice: _Choice) -> bool:
+    return bool(choice.error) or choice.finish_reason in _BROKEN_OFF
+
+
+def _why(choice: _Choice) -> ErrorBody:
+    """Why its engine broke a choice off."""
+    if choice.error:
+        return read_error({"error": choice.error})
+    return ErrorBody(message=f"the upstream broke its answer off ({choice.finish_reason})")
 
 
 class ChatReply:
@@ -278,20 +312,20 @@ class ChatReply:
             if not data.isascii():
                 data.decode()
             chunk = _decode_chunk(data)
-        except msgspec.ValidationError:
+        except msgspec.DecodeError:
             loose = _loose(data)
             if loose is None:
                 self.malformed += 1
                 return None
             chunk = loose
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except (UnicodeDecodeError, RecursionError):
             self.malformed += 1
             return None
         if _LINE_FEED in data:
             # An event of several lines. What is JSON has them only between its tokens.
             data = data.replace(b"\n", b" ")
         if chunk.error or chunk.object == "error" or name == "error":
-            self._fail(read_error(_decode_any(data)))
+            self._fail(read_error(_decode_loosely(data)))
         if chunk.model:
             self._model = chunk.model
         stated = len(chunk.usage) > len("null")
@@ -313,7 +347,9 @@ class ChatReply:
                 if choice.delta.tool_calls or choice.delta.function_call or choice.delta.audio:
                     event.semantic = True
             event.text_bytes += size
-            if choice.finish_reason:
+            if choice.finish_reason or choice.error:
+                if _breaks_off(choice):
+                    self._fail(_why(choice))
                 event.semantic = True
                 self._seen.add(choice.index)
                 self._open.discard(choice.index)
@@ -346,15 +382,15 @@ class ChatReply:
         try:
             data.decode()
             body = _decode_chunk(data)
-        except msgspec.ValidationError:
+        except msgspec.DecodeError as exc:
             loose = _loose(data)
             if loose is None:
-                raise UpstreamProtocolError("the upstream's answer is not an object") from None
+                raise UpstreamProtocolError("the upstream's answer is no JSON object") from exc
             body = loose
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        except (UnicodeDecodeError, RecursionError) as exc:
             raise UpstreamProtocolError("the upstream's answer is not JSON") from exc
         if body.error or body.object == "error":
-            raise self._body_error(data)
+            raise self._body_error(read_error(_decode_loosely(data)))
         self._model = body.model
         self._usage = read_usage(bytes(body.usage)) if len(body.usage) else None
         event = Event(data, semantic=True, usage=self._usage)
@@ -375,11 +411,13 @@ class ChatReply:
             raise UpstreamProtocolError("the upstream's answer has no choices")
         if len(choices) > self._choices:
             raise UpstreamProtocolError("the upstream's answer has more choices than asked for")
+        for choice in choices:
+            if _breaks_off(choice):
+                raise self._body_error(_why(choice))
         if not all(choice.finish_reason for choice in choices):
             raise UpstreamProtocolError("the upstream's answer has no finish reason")
 
-    def _body_error(self, data: bytes) -> BackendError:
-        error = read_error(_decode_any(data))
+    def _body_error(self, error: ErrorBody) -> BackendError:
         if error.status is not None:
             return error_for(Refusal(error.status, error, secrets=self._secrets))
         return UpstreamFailed("the upstream reported an error")

@@ -113,6 +113,63 @@ async def test_a_wrong_type_does_not_lose_the_event(serve) -> None:
     assert reply.malformed == 0
 
 
+_HALF = [
+    {"content": "A\ud83d"},
+    {"reasoning_content": "\ude00"},
+    {"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": '"\ud83d'}}]},
+]
+
+
+@pytest.mark.parametrize("delta", _HALF)
+async def test_text_that_was_cut_inside_a_surrogate_pair_is_text(serve, delta) -> None:
+    """Engines that count UTF-16 units may end a chunk in the middle of an emoji (RFC 8259, 8.2)."""
+    chunk = piece(usage=USAGE)
+    chunk["choices"][0]["delta"] = delta
+    backend, _ = await serve(SSE % CLOSE + sse(chunk, piece(finish="stop"), b"[DONE]"))
+    reply, events = await collect(backend, call())
+    assert events[0].data == json.dumps(chunk).encode()
+    assert events[0].semantic and events[0].text_bytes > 0
+    assert (reply.malformed, reply.usage, reply.model) == (0, Usage(9, 5), "m-1")
+
+
+async def test_a_whole_answer_cut_inside_a_surrogate_pair(serve) -> None:
+    body = {**WHOLE, "choices": [{"message": {"content": "A\ud83d"}, "finish_reason": "length"}]}
+    backend, _ = await serve(body_answer(body))
+    _, (event,) = await collect(backend, call(False))
+    assert (event.data, event.finish) == (json.dumps(body).encode(), "length")
+    assert event.text_bytes == 4
+
+
+async def test_an_error_that_holds_half_a_surrogate_pair(serve) -> None:
+    backend, _ = await serve(SSE % CLOSE + sse(piece("a"), {"error": {"message": "no \ud83d"}}))
+    with pytest.raises(StreamFailed, match="no"):
+        await collect(backend, call())
+
+
+_BROKEN_OFF = [
+    {"finish_reason": "error"},
+    {"finish_reason": "error", "error": {"code": 429, "message": "boom"}},
+    {"finish_reason": "abort"},
+    {"finish_reason": "insufficient_system_resource"},
+]
+
+
+@pytest.mark.parametrize("choice", _BROKEN_OFF)
+async def test_an_answer_that_its_engine_broke_off_is_no_answer(serve, choice) -> None:
+    last = {**piece(), "choices": [{"index": 0, "delta": {"content": ""}, **choice}]}
+    backend, _ = await serve(SSE % CLOSE + sse(piece("a"), last, b"[DONE]"))
+    with pytest.raises(StreamFailed):
+        await collect(backend, call())
+
+
+@pytest.mark.parametrize("choice", _BROKEN_OFF)
+async def test_a_whole_answer_that_its_engine_broke_off(serve, choice) -> None:
+    body = {**WHOLE, "choices": [{"index": 0, "message": {"content": "par"}, **choice}]}
+    backend, _ = await serve(body_answer(body))
+    with pytest.raises(RateLimited if "error" in choice else UpstreamFailed):
+        await collect(backend, call(False))
+
+
 @pytest.mark.parametrize(
     "bad",
     [
@@ -439,6 +496,14 @@ async def test_the_developer_role_where_it_is_not_known(serve, model, role) -> N
     await collect(backend, call(False, {"messages": messages}, model=model))
     assert sent(seen)["messages"] == [{"role": role, "content": "x"}, messages[1]]
     assert messages[0]["role"] == "developer"
+
+
+async def test_embeddings_with_a_field_of_the_wrong_type(serve) -> None:
+    body = {"data": [{"embedding": [0.5]}], "model": 7, "usage": {"prompt_tokens": 3}}
+    backend, _ = await serve(body_answer(body))
+    request = call(False, {"input": "x"}, operation="embeddings")
+    reply, (event,) = await collect(backend, request)
+    assert (event.data, reply.usage) == (json.dumps(body).encode(), Usage(3))
 
 
 async def test_completions_and_embeddings(serve, raw_server) -> None:
