@@ -176,7 +176,8 @@ def _decode_thinking(block: Any) -> ir.Thinking | ir.RedactedThinking | None:
 
 class StreamEncoder:
     """Deltas to chat.completion.chunk events. `created` in seconds since 1970; `model` is used
-    until the upstream names its own. `legacy`: tool calls go out as `function_call`."""
+    until the upstream names its own. `legacy`: the first tool call goes out as `function_call`, and
+    there is no place for others."""
 
     def __init__(self, *, created: int, model: str = "", legacy: bool = False) -> None:
         self._created = created
@@ -195,6 +196,8 @@ class StreamEncoder:
     def encode(self, delta: ir.Delta) -> list[Event]:
         if isinstance(delta, ir.TextDelta):
             return [self._text(b'{"content":%b}', delta.text)]
+        if self._legacy and isinstance(delta, ir.CallStart | ir.CallDelta) and delta.index:
+            return []
         if isinstance(delta, ir.CallDelta):
             return [self._call_delta(delta)]
         if isinstance(delta, ir.ThinkingDelta):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from backends.dialects import chat_answer, chat_ir
+from backends.dialects import chat_answer, chat_ir, ir
 from backends.dialects.messages_answer import decode_answer
 from backends.dialects.messages_request import JSON_TOOL, Encoded, Target, encode_request
 from backends.errors import InvalidValue, Untranslatable
@@ -327,7 +327,8 @@ def test_legacy_functions_there_and_back() -> None:
         function_call={"name": "f"},
     )
     body = encoded.body
-    assert encoded.legacy and body["tool_choice"] == {"type": "tool", "name": "f"}
+    chosen = {"type": "tool", "name": "f", "disable_parallel_tool_use": True}
+    assert encoded.legacy and body["tool_choice"] == chosen
     use, answer = body["messages"][1]["content"][0], body["messages"][2]["content"][0]
     assert use["id"] == answer["tool_use_id"] and answer["content"] == "42"
     reply = {
@@ -340,6 +341,18 @@ def test_legacy_functions_there_and_back() -> None:
     assert choice["finish_reason"] == "function_call"
     assert choice["message"]["function_call"] == {"name": "f", "arguments": '{"a":1}'}
     assert "tool_calls" not in choice["message"]
+
+
+def test_a_legacy_client_is_given_one_call() -> None:
+    """It adds up the pieces of whatever `function_call` a stream has: of two it would make one."""
+    chosen = encode(functions=[{"name": "f"}], function_call="auto").body["tool_choice"]
+    assert chosen == {"type": "auto", "disable_parallel_tool_use": True}
+    encoder = chat_answer.StreamEncoder(created=1, legacy=True)
+    deltas = [ir.CallStart(0, "a", "f"), ir.CallDelta(0, "{}")]
+    more = [ir.CallStart(1, "b", "g"), ir.CallDelta(1, "[]")]
+    one = b"".join(event.data for delta in deltas for event in encoder.encode(delta))
+    assert one.count(b"function_call") == 2
+    assert [event for delta in more for event in encoder.encode(delta)] == []
 
 
 def test_from_the_new_api_version_on_nothing_is_sampled() -> None:
