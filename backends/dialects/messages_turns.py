@@ -131,17 +131,21 @@ def _cached(block: Block, extras: dict[str, Any]) -> Block:
 def _content_blocks(parts: tuple[ir.Part, ...], path: str, report: Report) -> list[Block]:
     blocks: list[Block] = []
     for index, part in enumerate(parts):
-        where = f"{path}.content[{index}]"
-        if isinstance(part, ir.Text):
-            if part.text.strip():
-                blocks.append(_text_block(part))
-        elif isinstance(part, ir.Image):
-            blocks.extend(_image_block(part, where, report))
-        elif isinstance(part, ir.Document):
-            blocks.extend(_document_block(part, where, report))
-        elif isinstance(part, ir.Opaque):
-            blocks.extend(_opaque_block(part, where, report))
+        blocks.extend(_content_block(part, f"{path}.content[{index}]", report))
     return blocks
+
+
+def _content_block(part: ir.Part, where: str, report: Report) -> list[Block]:
+    """One block or none."""
+    if isinstance(part, ir.Text):
+        return [_text_block(part)] if part.text.strip() else []
+    if isinstance(part, ir.Image):
+        return _image_block(part, where, report)
+    if isinstance(part, ir.Document):
+        return _document_block(part, where, report)
+    if isinstance(part, ir.Opaque):
+        return _opaque_block(part, where, report)
+    return []
 
 
 def _image_block(part: ir.Image, where: str, report: Report) -> list[Block]:
@@ -191,6 +195,12 @@ def _opaque_block(part: ir.Opaque, where: str, report: Report) -> list[Block]:
     if part.dialect == "messages":
         return [part.value]
     kind = part.value.get("type")
+    if kind == "refusal" and isinstance(part.value.get("refusal"), str):
+        return _content_block(ir.Text(part.value["refusal"]), where, report)
+    if kind == "thinking":
+        # Another provider's, as `reasoning_content` is.
+        report.drop("messages.content.thinking")
+        return []
     name = kind if isinstance(kind, str) and kind.isidentifier() else "type"
     report.refuse(f"{where}.{name}", "this kind of content cannot be carried to this model's API")
     return []
@@ -217,7 +227,7 @@ def _assistant_blocks(turn: ir.Turn, path: str, report: Report) -> list[Block]:
             blocks.append(_call_block(part, f"{path}.tool_calls[{calls}]"))
             calls += 1
         else:
-            blocks.extend(_content_blocks((part,), f"{path}.content[{index}]", report))
+            blocks.extend(_content_block(part, f"{path}.content[{index}]", report))
     return blocks
 
 
@@ -239,7 +249,8 @@ def _call_id(given: str) -> str:
 
 
 def parse_arguments(arguments: str, where: str) -> dict[str, Any]:
-    """Raises InvalidValue at `where` unless the text is empty or a JSON object."""
+    """Raises InvalidValue at `where` unless the text is empty, `null` (as some engines write a call
+    without arguments) or a JSON object."""
     if not arguments.strip():
         return {}
     field = f"{where}.function.arguments"
@@ -249,6 +260,8 @@ def parse_arguments(arguments: str, where: str) -> dict[str, Any]:
         raise InvalidValue(
             "the arguments of a tool call are not valid JSON", code="invalid_value", param=field
         ) from exc
+    if value is None:
+        return {}
     if not isinstance(value, dict):
         raise InvalidValue(
             "the arguments of a tool call are not a JSON object", code="invalid_value", param=field

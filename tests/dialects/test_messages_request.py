@@ -103,8 +103,9 @@ def test_bad_arguments_name_their_message(arguments: str) -> None:
     assert error.param == "messages[1].tool_calls[0].function.arguments"
 
 
-def test_empty_arguments_are_an_empty_object() -> None:
-    body = encode(HELLO, call(""), result("x")).body
+@pytest.mark.parametrize("arguments", ["", " ", "null"])
+def test_empty_arguments_are_an_empty_object(arguments: str) -> None:
+    body = encode(HELLO, call(arguments), result("x")).body
     assert body["messages"][1]["content"][0]["input"] == {}
 
 
@@ -181,6 +182,20 @@ def test_other_images_are_refused(url: str) -> None:
     part = {"type": "image_url", "image_url": {"url": url}}
     error = refused({"role": "user", "content": [part]})
     assert error.param == "messages[0].content[0].image_url.url"
+
+
+def test_parts_of_an_answer_of_another_api() -> None:
+    parts = [
+        {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+        {"type": "text", "text": "Well."},
+        {"type": "refusal", "refusal": "I will not."},
+    ]
+    encoded = encode(HELLO, {"role": "assistant", "content": parts}, HELLO)
+    said = [{"type": "text", "text": text} for text in ("Well.", "I will not.")]
+    assert encoded.body["messages"][1]["content"] == said
+    assert encoded.dropped == ("messages.content.thinking",)
+    odd = {"role": "assistant", "content": [parts[1], {"type": "hologram"}]}
+    assert refused(HELLO, odd).param == "messages[1].content[1].hologram"
 
 
 def test_audio_is_refused_by_its_place() -> None:
