@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from backends.base import Event, Operation, Usage
+from backends.dialects.chat_calls import CallNumbers, Function, ToolCall
 from backends.dialects.exchange import Incoming
 from backends.dialects.refusals import ErrorBody, Refusal, error_for, read_error, redact
 from backends.errors import (
@@ -36,22 +37,13 @@ _DONE = b"[DONE]"
 _BROKEN_OFF = frozenset({"error", "abort", "insufficient_system_resource"})
 
 
-class _Function(msgspec.Struct):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _ToolCall(msgspec.Struct):
-    function: _Function | None = None
-
-
 class _Delta(msgspec.Struct):
     content: str | list[Any] | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
     refusal: str | None = None
-    tool_calls: list[_ToolCall] | None = None
-    function_call: _Function | None = None
+    tool_calls: list[ToolCall] | None = None
+    function_call: Function | None = None
     audio: Any = None
 
 
@@ -152,7 +144,7 @@ def _str(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _call_bytes(function: _Function | None) -> int:
+def _call_bytes(function: Function | None) -> int:
     return 0 if function is None else _length(function.name) + _length(function.arguments)
 
 
@@ -247,6 +239,7 @@ class ChatReply:
         self._usage: Usage | None = None
         self._open: set[int] = set()
         self._seen: set[int] = set()
+        self._numbers: dict[int, CallNumbers] = {}
 
     @property
     def model(self) -> str | None:
@@ -340,12 +333,14 @@ class ChatReply:
 
     def _choices_event(self, data: bytes, choices: list[_Choice], usage: Usage | None) -> Event:
         event = Event(data, usage=usage)
+        calls = False
         for choice in choices:
             size = _length(choice.text)
             if choice.delta is not None:
                 size += _text_bytes(choice.delta)
                 if choice.delta.tool_calls or choice.delta.function_call or choice.delta.audio:
                     event.semantic = True
+                calls = calls or bool(choice.delta.tool_calls)
             event.text_bytes += size
             if choice.finish_reason or choice.error:
                 if _breaks_off(choice):
@@ -360,7 +355,29 @@ class ChatReply:
                 self._open.add(choice.index)
         if event.text_bytes:
             event.semantic = True
+        if calls:
+            event.data = self._numbered(data, choices)
         return event
+
+    def _numbered(self, data: bytes, choices: list[_Choice]) -> bytes:
+        """The chunk with an index for each of its tool calls: itself where they are right."""
+        wrong: list[tuple[int, int, int]] = []
+        for at, choice in enumerate(choices):
+            for place, call in enumerate((choice.delta and choice.delta.tool_calls) or ()):
+                numbers = self._numbers.setdefault(choice.index, CallNumbers())
+                number = numbers.number(call)
+                if number != call.index:
+                    wrong.append((at, place, number))
+        if not wrong:
+            return data
+        try:
+            chunk = _decode_any(data)
+        except msgspec.DecodeError:
+            # A number out of range, in a field that was passed over above.
+            return data
+        for at, place, number in wrong:
+            chunk["choices"][at]["delta"]["tool_calls"][place]["index"] = number
+        return msgspec.json.encode(chunk)
 
     def _fail(self, error: ErrorBody) -> NoReturn:
         """An error inside a 200 stream. Before any content it is what its status says; after it,

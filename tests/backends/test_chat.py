@@ -102,6 +102,67 @@ async def test_what_counts_as_content(serve, delta, size) -> None:
     assert (events[0].semantic, events[0].text_bytes) == (size > 0, size)
 
 
+def _calls(*calls: dict, index: int = 0) -> dict:
+    chunk = piece(index=index)
+    chunk["choices"][0]["delta"] = {"tool_calls": list(calls)}
+    return chunk
+
+
+def _begin(name: str, arguments: str = "", **more) -> dict:
+    return {"type": "function", "function": {"name": name, "arguments": arguments}, **more}
+
+
+def _more(arguments: str, **more) -> dict:
+    return {"function": {"arguments": arguments}, **more}
+
+
+@pytest.mark.parametrize(
+    ("calls", "numbers"),
+    [
+        # Right ones, also those that begin late or come out of order.
+        ([_begin("f", index=0, id="a"), _more("{}", index=0), _begin("g", index=1, id="b")], None),
+        ([_begin("f", index=7, id="a"), _more("{}", index=7), _begin("g", index=8, id="b")], None),
+        ([_begin("f", index=1, id="a"), _begin("g", index=0, id="b")], None),
+        # An id of its own for each piece.
+        ([_begin("f", index=0, id="a"), _more("{}", index=0, id="b")], None),
+        # No index at all (Gemini), with an id, without one, in pieces.
+        ([_begin("f", "{}", id="a"), _begin("g", "{}", id="b")], [0, 1]),
+        ([_begin("f", "{}", id=""), _begin("f", "{}", id="")], [0, 1]),
+        (
+            [_begin("f", id="a"), _more("{"), _more("}", index=None), _begin("g", id="b")],
+            [0, 0, 0, 1],
+        ),
+        ([_begin("f", id="a"), _begin("f", "{}", id="a")], [0, 0]),
+        # The same index for all of them.
+        (
+            [_begin("f", index=0, id="a"), _begin("g", index=0, id="b"), _more("x", index=0)],
+            [0, 1, 1],
+        ),
+    ],
+)
+@pytest.mark.parametrize("together", [False, True])
+async def test_tool_calls_are_numbered(serve, calls, numbers, together) -> None:
+    chunks = [_calls(*calls)] if together else [_calls(one) for one in calls]
+    backend, _ = await serve(SSE % CLOSE + sse(*chunks, piece(finish="tool_calls"), b"[DONE]"))
+    reply, events = await collect(backend, call())
+    if numbers is None:
+        assert [event.data for event in events[:-1]] == [json.dumps(c).encode() for c in chunks]
+    read = [json.loads(event.data)["choices"][0]["delta"] for event in events[:-1]]
+    got = [one for delta in read for one in delta["tool_calls"]]
+    assert [one["index"] for one in got] == (numbers or [one["index"] for one in calls])
+    assert [{**one, "index": 0} for one in got] == [{**one, "index": 0} for one in calls]
+    assert reply.malformed == 0
+
+
+async def test_tool_calls_are_numbered_for_each_choice(serve) -> None:
+    chunks = [_calls(_begin("f", "{}", id=f"c{i}"), index=i) for i in (0, 1)]
+    ends = [piece(finish="tool_calls", index=index) for index in (0, 1)]
+    backend, _ = await serve(SSE % CLOSE + sse(*chunks, *ends, b"[DONE]"))
+    _, events = await collect(backend, call(body={"messages": [], "n": 2}))
+    read = [json.loads(event.data)["choices"][0]["delta"]["tool_calls"] for event in events[:2]]
+    assert [one["index"] for (one,) in read] == [0, 0]
+
+
 async def test_a_wrong_type_does_not_lose_the_event(serve) -> None:
     odd = piece("x")
     odd["choices"][0]["delta"] = {"content": {"not": "text"}}

@@ -176,6 +176,43 @@ def test_an_answer_goes_to_another_provider_in_the_fields_that_it_takes(
         assert got[3] == result
 
 
+def test_the_stream_helper_reads_calls_that_came_without_an_index(rig: SimpleNamespace) -> None:
+    """As Gemini sends them; what else it says of a call goes back to it."""
+    signed = {"google": {"thought_signature": "sig"}}
+    calls = [
+        {"id": f"call-{n}", "type": "function", "function": {"name": "weather", "arguments": text}}
+        for n, text in enumerate(('{"city":"Graz"}', '{"city":"Wien"}'))
+    ]
+    calls[0]["extra_content"] = signed
+    deltas: list[Any] = [{"role": "assistant", "tool_calls": [call]} for call in calls] + [{}]
+    head = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    chunks = [
+        {
+            **head,
+            "choices": [{"index": 0, "delta": delta, "finish_reason": None if delta else "stop"}],
+        }
+        for delta in deltas
+    ]
+    data = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+    rig.answer = _answer(data.encode(), "text/event-stream")
+    client: openai.OpenAI = rig.client
+    with client.chat.completions.stream(model="gemini/m", messages=[ASKED], tools=[TOOL]) as stream:
+        message = stream.get_final_completion().choices[0].message
+    got = [call.model_dump(exclude={"index"}) for call in message.tool_calls or ()]
+    assert [call["function"]["arguments"] for call in got] == ['{"city":"Graz"}', '{"city":"Wien"}']
+    assert [call["id"] for call in got] == ["call-0", "call-1"]
+    results: Any = [
+        {"role": "tool", "tool_call_id": call["id"], "content": "sunny"} for call in got
+    ]
+    rig.answer = _chat({"content": "Sunny."})
+    client.chat.completions.create(
+        model="gemini/m",
+        messages=[ASKED, {"role": "assistant", "tool_calls": got}, *results],  # type: ignore[typeddict-item]
+        tools=[TOOL],
+    )
+    assert rig.sent()["messages"][1]["tool_calls"][0]["extra_content"] == signed
+
+
 @pytest.mark.parametrize("provider", ["mistral", "groq", "gemini"])
 def test_hints_do_not_reach_an_api_that_refuses_what_it_does_not_know(
     rig: SimpleNamespace, provider: str
