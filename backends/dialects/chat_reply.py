@@ -74,6 +74,7 @@ class _Details(msgspec.Struct):
 class _Usage(msgspec.Struct):
     prompt_tokens: int = -1
     completion_tokens: int | None = None
+    total_tokens: Any = None
     prompt_tokens_details: _Details | None = None
     completion_tokens_details: _Details | None = None
 
@@ -93,7 +94,11 @@ def choices_asked(body: Mapping[str, Any]) -> int:
 
 def read_usage(raw: bytes) -> Usage | None:
     """Usage as the upstream stated it, or None when it is missing or cannot be true: negative,
-    beyond a hundred million tokens, or parts that are larger than their whole."""
+    beyond a hundred million tokens, or parts that are larger than their whole.
+
+    What the total has more than prompt and completion is reasoning that is paid for as completion:
+    xAI counts it beside the completion (docs.x.ai, "Consumption and rate limits"), Gemini nowhere
+    else."""
     try:
         usage = _decode_usage(raw)
     except msgspec.DecodeError:
@@ -103,6 +108,10 @@ def read_usage(raw: bytes) -> Usage | None:
     made = usage.completion_tokens_details or _Details()
     cached, written = read.cached_tokens or 0, read.cache_write_tokens or 0
     reasoning = made.reasoning_tokens or 0
+    beside = usage.total_tokens - prompt - completion if type(usage.total_tokens) is int else 0
+    if beside > 0:
+        completion += beside
+        reasoning = max(reasoning, beside)
     if not (0 <= prompt <= MAX_TOKENS and 0 <= completion <= MAX_TOKENS):
         return None
     if min(cached, written, reasoning) < 0 or cached + written > prompt or reasoning > completion:

@@ -408,6 +408,38 @@ async def test_usage_with_details(serve) -> None:
     assert not events[-1].usage_only
 
 
+def _counts(prompt: int, completion: int, total: object, reasoning: int | None = None) -> dict:
+    found = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total}
+    if reasoning is not None:
+        found["completion_tokens_details"] = {"reasoning_tokens": reasoning}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("stated", "usage"),
+    [
+        # xAI counts reasoning beside the completion, Gemini in the total alone.
+        (_counts(12, 1, 399, 386), Usage(12, 387, reasoning=386)),
+        (_counts(20, 198, 623), Usage(20, 603, reasoning=405)),
+        (_counts(21, 0, 81, 60), Usage(21, 60, reasoning=60)),
+        # OpenAI counts it in the completion.
+        (_counts(9, 50, 59, 20), Usage(9, 50, reasoning=20)),
+        # A total that says nothing more.
+        (_counts(9, 5, 0), Usage(9, 5)),
+        (_counts(9, 5, 3), Usage(9, 5)),
+        (_counts(9, 5, "14"), Usage(9, 5)),
+        (_counts(9, 5, 14.0), Usage(9, 5)),
+        (_counts(9, 5, 10**12), None),
+        (_counts(9, 5, 14, 6), None),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_reasoning_beside_the_completion_is_counted(serve, stated, usage, stream) -> None:
+    streamed = SSE % CLOSE + sse(piece("a"), piece(finish="stop", usage=stated))
+    backend, _ = await serve(streamed if stream else body_answer({**WHOLE, "usage": stated}))
+    assert (await collect(backend, call(stream)))[0].usage == usage
+
+
 async def test_a_whole_answer(serve) -> None:
     backend, seen = await serve(body_answer(WHOLE))
     reply, events = await collect(backend, call(stream=False))
