@@ -29,11 +29,12 @@ class ToolCall(msgspec.Struct):
 class CallNumbers:
     """Of one choice. An index that is right stays as it is."""
 
-    __slots__ = ("_known", "_used")
+    __slots__ = ("_known", "_top", "_used")
 
     def __init__(self) -> None:
         self._known: dict[int | None, tuple[int, Any]] = {}
         self._used: set[int] = set()
+        self._top = -1
 
     def number(self, call: ToolCall) -> Any:
         """The index of the call that this is a piece of."""
@@ -44,11 +45,9 @@ class CallNumbers:
         if known is not None and not self._begins(call, known[1]):
             return known[0]
         # The first call with an index has it; another one that comes with the same has not.
-        if index is not None and index not in self._used:
-            number = index
-        else:
-            number = max(self._used, default=-1) + 1
+        number = self._top + 1 if index is None or index in self._used else index
         self._used.add(number)
+        self._top = max(self._top, number)
         self._known[index] = (number, call.id)
         return number
 
