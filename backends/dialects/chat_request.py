@@ -39,6 +39,8 @@ _SAID = frozenset({"audio", "function_call", "tool_calls"})
 _EMPTY: tuple[Any, ...] = (None, "", [])
 # Its own template has the role, and reads `system` as something else.
 _KNOWS_DEVELOPERS = "gpt-oss"
+# For calls that no Gemini model has made: ai.google.dev/gemini-api/docs/thought-signatures.
+_UNSIGNED = {"google": {"thought_signature": "skip_thought_signature_validator"}}
 
 
 class Quirks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,7 +54,8 @@ class Quirks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `drop_message_fields`: fields of messages that it refuses, also when they hold nothing.
     `developer_role`: whether it knows the role; else such messages go out as `system`.
     `tool_id_chars`: the one length of the ids of tool calls that it takes, letters and digits
-    only; 0 for any id.
+    only; 0 for any id. `signed_calls`: patterns of models that refuse a tool call of the turn in
+    hand which carries no signature of Google's.
     """
 
     drop_fields: tuple[str, ...] = ()
@@ -63,6 +66,7 @@ class Quirks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     drop_message_fields: frozenset[str] = frozenset()
     developer_role: bool = True
     tool_id_chars: int = 0
+    signed_calls: tuple[str, ...] = ()
 
 
 def encode_call(call: Call, quirks: Quirks) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -76,6 +80,7 @@ def encode_call(call: Call, quirks: Quirks) -> tuple[dict[str, Any], tuple[str, 
     if call.operation == "chat":
         _fix_sampling(body, call.model, quirks, report)
         _fit_messages(body, call.model, quirks, report)
+        _mark_calls(body, call.model, quirks)
         _fit_limit(body, quirks)
     _fit_stream(body, call, quirks)
     return body, report.dropped
@@ -193,6 +198,28 @@ def _with_fitting_ids(message: dict[str, Any], chars: int) -> dict[str, Any]:
         ]
         message = {**message, "tool_calls": fitted}
     return message
+
+
+def _mark_calls(body: dict[str, Any], model: str, quirks: Quirks) -> None:
+    """Mark the calls since the user's last word that nobody has signed: the first of each message,
+    as a signature stands there."""
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not quirks.signed_calls:
+        return
+    if not _matches(model, quirks.signed_calls):
+        return
+    body["messages"] = marked = list(messages)
+    for at in range(len(messages) - 1, -1, -1):
+        message = messages[at]
+        if not isinstance(message, dict):
+            continue
+        if message.get("role") == "user":
+            break
+        calls = message.get("tool_calls")
+        plain = isinstance(calls, list) and all(isinstance(call, dict) for call in calls)
+        if calls and plain and not any("extra_content" in call for call in calls):
+            first = {**calls[0], "extra_content": _UNSIGNED}
+            marked[at] = {**message, "tool_calls": [first, *calls[1:]]}
 
 
 def _fitting_id(given: str, chars: int) -> str:

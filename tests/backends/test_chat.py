@@ -599,6 +599,27 @@ async def test_embeddings_with_a_field_of_the_wrong_type(serve) -> None:
     assert (event.data, reply.usage) == (json.dumps(body).encode(), Usage(3))
 
 
+def _signed(signature: str, **more) -> dict:
+    return {**more, "extra_content": {"google": {"thought_signature": signature}}}
+
+
+async def test_calls_of_this_turn_that_nobody_has_signed_are_marked(serve) -> None:
+    """With the value that Google documents for another model's calls, on the first of a message."""
+    user = {"role": "user", "content": "x"}
+    plain = {"role": "assistant", "tool_calls": [_begin("f", id="a"), _begin("g", id="b")]}
+    own = {"role": "assistant", "tool_calls": [_signed("s", **_begin("f", id="a"))]}
+    result = {"role": "tool", "tool_call_id": "a", "content": "1"}
+    messages = [user, plain, result, user, plain, result, own, result]
+    marked = [_signed("skip_thought_signature_validator", **plain["tool_calls"][0])]
+    wanted = [*messages]
+    wanted[4] = {**plain, "tool_calls": [*marked, plain["tool_calls"][1]]}
+    backend, seen = await serve(body_answer(WHOLE), quirks=Quirks(signed_calls=("gemini-[3-9]*",)))
+    for model, expected in (("gemini-3.5-flash", wanted), ("gemini-2.5-pro", messages)):
+        await collect(backend, call(False, {"messages": messages}, model=model))
+        assert json.loads(seen[-1].partition(b"\r\n\r\n")[2])["messages"] == expected
+    assert messages[4] is plain and "extra_content" not in plain["tool_calls"][0]
+
+
 async def test_completions_and_embeddings(serve, raw_server) -> None:
     answers = {
         b"/v1/embeddings": {"data": [{"embedding": [0.5]}], "usage": {"prompt_tokens": 3}},
