@@ -24,7 +24,7 @@
     |   +-- InvalidValue           a field of the request is wrong in itself
     +-- StreamBroken               after the first byte of an answer
         +-- StreamTruncated        ended without a finish reason or terminal event
-        |   +-- ChoicesMissing     ended in order, with fewer choices than were asked for
+        |   +-- ChoicesMissing     ended without `[DONE]` before all choices that were asked for
         +-- StreamIdle             nothing came for the idle timeout
         +-- StreamFailed           the upstream sent an error event
 
@@ -184,8 +184,8 @@ class StreamTruncated(StreamBroken):
 
 
 class ChoicesMissing(StreamTruncated):
-    """Some engines ignore `n`: the request is not served, but nothing is wrong with the engine.
-    Raised for whole answers too."""
+    """Every choice that came has its finish reason. The stream was cut, or the engine ignores `n`
+    and sends no `[DONE]`: that cannot be told apart, so nothing is held against the engine."""
 
     kind = "upstream_choices_missing"
 

@@ -90,7 +90,8 @@ class Front:
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST":
-            operation = OPERATIONS.get(scope["path"])
+            path = scope["path"]
+            operation = OPERATIONS.get(path) or OPERATIONS.get(path.removesuffix("/"))
             if operation is not None:
                 await self._worker.pipeline.serve(operation, scope, receive, send)
                 return

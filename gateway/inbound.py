@@ -256,7 +256,8 @@ def _check_completions(body: dict[str, Any]) -> None:
     if not isinstance(prompt, str | list) or not prompt:
         raise bad_request("prompt must be a non-empty string or array.", "prompt")
     _check_levels("prompt", prompt)
-    _check_numbers(body)
+    # With `echo` no token may be asked for: the prompt's own are what is wanted.
+    _check_numbers(body, fewest_tokens=0)
 
 
 def _check_embeddings(body: dict[str, Any]) -> None:
@@ -293,12 +294,14 @@ _RANGES: dict[str, tuple[float, float]] = {
 }
 
 
-def _check_numbers(body: dict[str, Any]) -> None:
+def _check_numbers(body: dict[str, Any], *, fewest_tokens: int = 1) -> None:
     for name in _RANGES.keys() & body.keys():
         value = body[name]
         if value is None:
             continue
         low, high = _RANGES[name]
+        if name == "max_tokens":
+            low = fewest_tokens
         whole = isinstance(low, int)
         right_type = isinstance(value, int if whole else int | float)
         if not right_type or isinstance(value, bool) or not low <= value <= high:

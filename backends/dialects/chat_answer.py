@@ -176,11 +176,13 @@ def _decode_thinking(block: Any) -> ir.Thinking | ir.RedactedThinking | None:
 
 class StreamEncoder:
     """Deltas to chat.completion.chunk events. `created` in seconds since 1970; `model` is used
-    until the upstream names its own. `legacy`: tool calls go out as `function_call`."""
+    until the upstream names its own. `legacy`: the first tool call goes out as `function_call`, and
+    there is no place for others."""
 
     def __init__(self, *, created: int, model: str = "", legacy: bool = False) -> None:
         self._created = created
         self._legacy = legacy
+        self._thinking = 0
         self._head = b""
         self._set_head("", model)
 
@@ -194,6 +196,8 @@ class StreamEncoder:
     def encode(self, delta: ir.Delta) -> list[Event]:
         if isinstance(delta, ir.TextDelta):
             return [self._text(b'{"content":%b}', delta.text)]
+        if self._legacy and isinstance(delta, ir.CallStart | ir.CallDelta) and delta.index:
+            return []
         if isinstance(delta, ir.CallDelta):
             return [self._call_delta(delta)]
         if isinstance(delta, ir.ThinkingDelta):
@@ -207,8 +211,7 @@ class StreamEncoder:
             role = self._chunk(b'{"role":"assistant","content":""}')
             return [Event(role, usage=delta.usage)]
         if isinstance(delta, ir.ThinkingEnd):
-            block = _ENCODER.encode({"thinking_blocks": thinking_blocks((delta.block,))})
-            return [Event(self._chunk(block))]
+            return [self._thinking_end(delta.block)]
         return self._finish(delta)
 
     def _chunk(self, delta: bytes) -> bytes:
@@ -220,6 +223,12 @@ class StreamEncoder:
     def _text(self, form: bytes, text: str) -> Event:
         encoded = _ENCODER.encode(text)
         return Event(self._chunk(form % encoded), semantic=True, text_bytes=len(text.encode()))
+
+    def _thinking_end(self, block: ir.Thinking | ir.RedactedThinking) -> Event:
+        # Clients that add up deltas put the entries of a list together by their index.
+        blocks = [{"index": self._thinking, **one} for one in thinking_blocks((block,))]
+        self._thinking += 1
+        return Event(self._chunk(_ENCODER.encode({"thinking_blocks": blocks})))
 
     def _call_start(self, delta: ir.CallStart) -> Event:
         function = {"name": delta.name, "arguments": ""}

@@ -156,11 +156,12 @@ def _take_thinking(rest: dict[str, Any], spelling: dict[str, str]) -> list[ir.Pa
 
 
 def _thinking_block(block: Any) -> ir.Thinking | ir.RedactedThinking | None:
+    """The `index` that a stream has put in is left out: the order of the list says the same."""
     match block:
-        case {"type": "thinking", "thinking": str(text), "signature": str(signature)}:
-            return ir.Thinking(text, signature) if len(block) == 3 else None
-        case {"type": "redacted_thinking", "data": str(data)}:
-            return ir.RedactedThinking(data) if len(block) == 2 else None
+        case {"type": "thinking", "thinking": str(text), "signature": str(signature), **rest}:
+            return ir.Thinking(text, signature) if rest.keys() <= {"index"} else None
+        case {"type": "redacted_thinking", "data": str(data), **rest}:
+            return ir.RedactedThinking(data) if rest.keys() <= {"index"} else None
     return None
 
 

@@ -5,12 +5,14 @@ Only the fields below are decoded, so whatever else an engine sends survives unt
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, NoReturn
 
 import msgspec
 
 from backends.base import Event, Operation, Usage
+from backends.dialects.chat_calls import CallNumbers, Function, ToolCall
 from backends.dialects.exchange import Incoming
 from backends.dialects.refusals import ErrorBody, Refusal, error_for, read_error, redact
 from backends.errors import (
@@ -29,16 +31,10 @@ __all__ = ["ChatReply", "choices_asked", "read_usage"]
 BODY_BYTES = 32 * 1024 * 1024
 MAX_TOKENS = 100_000_000
 _LINE_FEED = 10  # as a number: looking for it in bytes takes a fifth of the time
-_TOO_FEW = "the upstream's answer has fewer choices than asked for"
-
-
-class _Function(msgspec.Struct):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _ToolCall(msgspec.Struct):
-    function: _Function | None = None
+_DONE = b"[DONE]"
+# An engine says so of an answer that it could not bring to an end (OpenRouter, vLLM and SGLang,
+# DeepSeek).
+_BROKEN_OFF = frozenset({"error", "abort", "insufficient_system_resource"})
 
 
 class _Delta(msgspec.Struct):
@@ -46,8 +42,8 @@ class _Delta(msgspec.Struct):
     reasoning_content: str | None = None
     reasoning: str | None = None
     refusal: str | None = None
-    tool_calls: list[_ToolCall] | None = None
-    function_call: _Function | None = None
+    tool_calls: list[ToolCall] | None = None
+    function_call: Function | None = None
     audio: Any = None
 
 
@@ -57,6 +53,7 @@ class _Choice(msgspec.Struct):
     message: _Delta | None = None
     text: str | None = None
     finish_reason: str | None = None
+    error: Any = None
 
 
 class _Chunk(msgspec.Struct):
@@ -77,6 +74,7 @@ class _Details(msgspec.Struct):
 class _Usage(msgspec.Struct):
     prompt_tokens: int = -1
     completion_tokens: int | None = None
+    total_tokens: Any = None
     prompt_tokens_details: _Details | None = None
     completion_tokens_details: _Details | None = None
 
@@ -96,7 +94,11 @@ def choices_asked(body: Mapping[str, Any]) -> int:
 
 def read_usage(raw: bytes) -> Usage | None:
     """Usage as the upstream stated it, or None when it is missing or cannot be true: negative,
-    beyond a hundred million tokens, or parts that are larger than their whole."""
+    beyond a hundred million tokens, or parts that are larger than their whole.
+
+    What the total has more than prompt and completion is reasoning that is paid for as completion:
+    xAI counts it beside the completion (docs.x.ai, "Consumption and rate limits"), Gemini nowhere
+    else."""
     try:
         usage = _decode_usage(raw)
     except msgspec.DecodeError:
@@ -106,6 +108,10 @@ def read_usage(raw: bytes) -> Usage | None:
     made = usage.completion_tokens_details or _Details()
     cached, written = read.cached_tokens or 0, read.cache_write_tokens or 0
     reasoning = made.reasoning_tokens or 0
+    beside = usage.total_tokens - prompt - completion if type(usage.total_tokens) is int else 0
+    if beside > 0:
+        completion += beside
+        reasoning = max(reasoning, beside)
     if not (0 <= prompt <= MAX_TOKENS and 0 <= completion <= MAX_TOKENS):
         return None
     if min(cached, written, reasoning) < 0 or cached + written > prompt or reasoning > completion:
@@ -147,15 +153,31 @@ def _str(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _call_bytes(function: _Function | None) -> int:
+def _call_bytes(function: Function | None) -> int:
     return 0 if function is None else _length(function.name) + _length(function.arguments)
 
 
-def _loose(data: bytes) -> _Chunk | None:
-    """A chunk whose JSON is right but whose types are not: what can still be read of it."""
+def _decode_loosely(data: bytes) -> Any:
+    """Any JSON, with half a surrogate pair in it too (`\\ud83d`; RFC 8259, section 8.2), which the
+    fast decoder refuses: engines that count UTF-16 units cut a text inside an emoji. Raises
+    ValueError (a msgspec.DecodeError is one) or RecursionError."""
     try:
-        value = _decode_any(data)
-    except (msgspec.DecodeError, RecursionError):
+        return _decode_any(data)
+    except msgspec.DecodeError:
+        if b"\\u" not in data:
+            raise
+        return json.loads(data.decode(), parse_constant=_no_number)
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _loose(data: bytes) -> _Chunk | None:
+    """A chunk that is JSON but cannot be read as it should be: what can still be read of it."""
+    try:
+        value = _decode_loosely(data)
+    except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict):
         return None
@@ -167,10 +189,11 @@ def _loose(data: bytes) -> _Chunk | None:
     )
     return _Chunk(
         choices=choices,
-        usage=msgspec.Raw(msgspec.json.encode(value.get("usage"))),
+        usage=msgspec.Raw(json.dumps(value.get("usage")).encode()),
         error=value.get("error"),
         model=_str(value.get("model")),
         object=_str(value.get("object")),
+        data=msgspec.Raw(b"[]" if isinstance(value.get("data"), list) else b""),
     )
 
 
@@ -179,18 +202,32 @@ def _loose_choice(choice: dict[str, Any]) -> _Choice:
     delta = choice.get("delta") or choice.get("message")
     content = _str(delta.get("content")) if isinstance(delta, dict) else None
     # The rest of the delta is unreadable but not nothing: its size stands in for its text.
-    rest = "" if content or not delta else msgspec.json.encode(delta).decode()
+    rest = "" if content or not delta else json.dumps(delta)
     return _Choice(
         index=index if isinstance(index, int) else 0,
         delta=_Delta(content=content, reasoning=rest),
         text=_str(choice.get("text")),
         finish_reason=_str(choice.get("finish_reason")),
+        error=choice.get("error"),
     )
 
 
+def _breaks_off(choice: _Choice) -> bool:
+    return bool(choice.error) or choice.finish_reason in _BROKEN_OFF
+
+
+def _why(choice: _Choice) -> ErrorBody:
+    """Why its engine broke a choice off."""
+    if choice.error:
+        return read_error({"error": choice.error})
+    return ErrorBody(message=f"the upstream broke its answer off ({choice.finish_reason})")
+
+
 class ChatReply:
-    """A Reply over one exchange. `choices`: how many the answer must have. `malformed` counts
-    events that were dropped because they were not JSON, not UTF-8, or not an object."""
+    """A Reply over one exchange. `choices`: how many were asked for. Fewer are an answer when the
+    upstream says that it is done (some engines ignore `n`); without that word the stream was cut.
+    `malformed` counts events that were dropped because they were not JSON, not UTF-8, or not an
+    object."""
 
     def __init__(
         self,
@@ -211,6 +248,7 @@ class ChatReply:
         self._usage: Usage | None = None
         self._open: set[int] = set()
         self._seen: set[int] = set()
+        self._numbers: dict[int, CallNumbers] = {}
 
     @property
     def model(self) -> str | None:
@@ -237,8 +275,8 @@ class ChatReply:
             exchange.check_type("stream")
             while data := await self._receive():
                 for name, payload in parser.feed(data):
-                    if payload == b"[DONE]":
-                        self._check_complete()
+                    if payload.startswith(_DONE):
+                        self._check_finished()
                         exchange.finish()
                         return
                     event = self._event(name, payload)
@@ -246,11 +284,15 @@ class ChatReply:
                         exchange.progress(event.semantic)
                         yield event
             for name, payload in parser.close():
-                if payload != b"[DONE]":
-                    event = self._event(name, payload)
-                    if event is not None:
-                        yield event
-            self._check_complete()
+                if payload.startswith(_DONE):
+                    self._check_finished()
+                    return
+                event = self._event(name, payload)
+                if event is not None:
+                    yield event
+            self._check_finished()
+            if len(self._seen) < self._choices:
+                raise ChoicesMissing("the upstream's stream ended before all of its choices")
         finally:
             exchange.close()
 
@@ -263,31 +305,29 @@ class ChatReply:
                 return b""
             raise
 
-    def _check_complete(self) -> None:
+    def _check_finished(self) -> None:
         if self._open or not self._seen:
             raise StreamTruncated("the upstream's stream ended without a finish reason")
-        if len(self._seen) < self._choices:
-            raise ChoicesMissing(_TOO_FEW)
 
     def _event(self, name: str | None, data: bytes) -> Event | None:
         try:
             if not data.isascii():
                 data.decode()
             chunk = _decode_chunk(data)
-        except msgspec.ValidationError:
+        except msgspec.DecodeError:
             loose = _loose(data)
             if loose is None:
                 self.malformed += 1
                 return None
             chunk = loose
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except (UnicodeDecodeError, RecursionError):
             self.malformed += 1
             return None
         if _LINE_FEED in data:
             # An event of several lines. What is JSON has them only between its tokens.
             data = data.replace(b"\n", b" ")
         if chunk.error or chunk.object == "error" or name == "error":
-            self._fail(read_error(_decode_any(data)))
+            self._fail(read_error(_decode_loosely(data)))
         if chunk.model:
             self._model = chunk.model
         stated = len(chunk.usage) > len("null")
@@ -302,14 +342,18 @@ class ChatReply:
 
     def _choices_event(self, data: bytes, choices: list[_Choice], usage: Usage | None) -> Event:
         event = Event(data, usage=usage)
+        calls = False
         for choice in choices:
             size = _length(choice.text)
             if choice.delta is not None:
                 size += _text_bytes(choice.delta)
                 if choice.delta.tool_calls or choice.delta.function_call or choice.delta.audio:
                     event.semantic = True
+                calls = calls or bool(choice.delta.tool_calls)
             event.text_bytes += size
-            if choice.finish_reason:
+            if choice.finish_reason or choice.error:
+                if _breaks_off(choice):
+                    self._fail(_why(choice))
                 event.semantic = True
                 self._seen.add(choice.index)
                 self._open.discard(choice.index)
@@ -320,7 +364,29 @@ class ChatReply:
                 self._open.add(choice.index)
         if event.text_bytes:
             event.semantic = True
+        if calls:
+            event.data = self._numbered(data, choices)
         return event
+
+    def _numbered(self, data: bytes, choices: list[_Choice]) -> bytes:
+        """The chunk with an index for each of its tool calls: itself where they are right."""
+        wrong: list[tuple[int, int, int]] = []
+        for at, choice in enumerate(choices):
+            for place, call in enumerate((choice.delta and choice.delta.tool_calls) or ()):
+                numbers = self._numbers.setdefault(choice.index, CallNumbers())
+                number = numbers.number(call)
+                if number != call.index:
+                    wrong.append((at, place, number))
+        if not wrong:
+            return data
+        try:
+            chunk = _decode_any(data)
+        except msgspec.DecodeError:
+            # A number out of range, in a field that was passed over above.
+            return data
+        for at, place, number in wrong:
+            chunk["choices"][at]["delta"]["tool_calls"][place]["index"] = number
+        return msgspec.json.encode(chunk)
 
     def _fail(self, error: ErrorBody) -> NoReturn:
         """An error inside a 200 stream. Before any content it is what its status says; after it,
@@ -342,15 +408,15 @@ class ChatReply:
         try:
             data.decode()
             body = _decode_chunk(data)
-        except msgspec.ValidationError:
+        except msgspec.DecodeError as exc:
             loose = _loose(data)
             if loose is None:
-                raise UpstreamProtocolError("the upstream's answer is not an object") from None
+                raise UpstreamProtocolError("the upstream's answer is no JSON object") from exc
             body = loose
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        except (UnicodeDecodeError, RecursionError) as exc:
             raise UpstreamProtocolError("the upstream's answer is not JSON") from exc
         if body.error or body.object == "error":
-            raise self._body_error(data)
+            raise self._body_error(read_error(_decode_loosely(data)))
         self._model = body.model
         self._usage = read_usage(bytes(body.usage)) if len(body.usage) else None
         event = Event(data, semantic=True, usage=self._usage)
@@ -371,13 +437,13 @@ class ChatReply:
             raise UpstreamProtocolError("the upstream's answer has no choices")
         if len(choices) > self._choices:
             raise UpstreamProtocolError("the upstream's answer has more choices than asked for")
+        for choice in choices:
+            if _breaks_off(choice):
+                raise self._body_error(_why(choice))
         if not all(choice.finish_reason for choice in choices):
             raise UpstreamProtocolError("the upstream's answer has no finish reason")
-        if len(choices) < self._choices:
-            raise ChoicesMissing(_TOO_FEW)
 
-    def _body_error(self, data: bytes) -> BackendError:
-        error = read_error(_decode_any(data))
+    def _body_error(self, error: ErrorBody) -> BackendError:
         if error.status is not None:
             return error_for(Refusal(error.status, error, secrets=self._secrets))
         return UpstreamFailed("the upstream reported an error")

@@ -107,8 +107,12 @@ def encode_request(request: ir.Request, target: Target) -> Encoded:
         body=body,
         dropped=report.dropped,
         json_tool=json_tool,
-        legacy=request.spelling.get("tools") == "functions",
+        legacy=_is_legacy(request),
     )
+
+
+def _is_legacy(request: ir.Request) -> bool:
+    return request.spelling.get("tools") == "functions"
 
 
 def _check_extras(request: ir.Request, report: Report) -> None:
@@ -153,7 +157,9 @@ def _put_tools(request: ir.Request, target: Target, body: dict[str, Any], report
                 "input_schema": schema,
             }
         )
-    if request.parallel_tools is False and tools:
+    # `function_call` has room for one.
+    one_at_a_time = request.parallel_tools is False or _is_legacy(request)
+    if one_at_a_time and tools:
         choice = dict(choice) if choice is not None else {"type": "auto"}
         if choice["type"] != "none":
             choice["disable_parallel_tool_use"] = True
@@ -335,6 +341,9 @@ def _put_sampling(
         else:
             body[name] = value
     stop = [text for text in sampling.stop or () if text.strip()]
+    if len(stop) < len(sampling.stop or ()):
+        # White space by itself is refused.
+        report.drop("stop")
     if stop:
         body["stop_sequences"] = stop
     tier = request.extras.get("service_tier")

@@ -136,7 +136,8 @@ class StreamDecoder:
             block = self._blocks[index] = _Block("thinking")
             signature = content.get("signature")
             block.signature = signature if isinstance(signature, str) else ""
-            return self._thinking(block, content.get("thinking"))
+            # The answer has begun, also where all of its reasoning stays hidden.
+            return self._thinking(block, content.get("thinking")) or [ir.ThinkingDelta("")]
         if kind == "redacted_thinking" and isinstance(content.get("data"), str):
             return [ir.ThinkingEnd(ir.RedactedThinking(content["data"]))]
         return []

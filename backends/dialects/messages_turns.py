@@ -7,6 +7,8 @@ that follows their calls; empty texts are left out, because the API refuses them
 from __future__ import annotations
 
 import base64
+import re
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -16,6 +18,8 @@ from backends.dialects.report import Report
 from backends.errors import InvalidValue, Untranslatable
 
 _IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
+_MISSPELT_TYPES = {"image/jpg": "image/jpeg"}
+_CALL_ID = re.compile(r"[a-zA-Z0-9_-]+")
 _DECODER = msgspec.json.Decoder()
 
 Block = dict[str, Any]
@@ -127,17 +131,21 @@ def _cached(block: Block, extras: dict[str, Any]) -> Block:
 def _content_blocks(parts: tuple[ir.Part, ...], path: str, report: Report) -> list[Block]:
     blocks: list[Block] = []
     for index, part in enumerate(parts):
-        where = f"{path}.content[{index}]"
-        if isinstance(part, ir.Text):
-            if part.text.strip():
-                blocks.append(_text_block(part))
-        elif isinstance(part, ir.Image):
-            blocks.extend(_image_block(part, where, report))
-        elif isinstance(part, ir.Document):
-            blocks.extend(_document_block(part, where, report))
-        elif isinstance(part, ir.Opaque):
-            blocks.extend(_opaque_block(part, where, report))
+        blocks.extend(_content_block(part, f"{path}.content[{index}]", report))
     return blocks
+
+
+def _content_block(part: ir.Part, where: str, report: Report) -> list[Block]:
+    """One block or none."""
+    if isinstance(part, ir.Text):
+        return [_text_block(part)] if part.text.strip() else []
+    if isinstance(part, ir.Image):
+        return _image_block(part, where, report)
+    if isinstance(part, ir.Document):
+        return _document_block(part, where, report)
+    if isinstance(part, ir.Opaque):
+        return _opaque_block(part, where, report)
+    return []
 
 
 def _image_block(part: ir.Image, where: str, report: Report) -> list[Block]:
@@ -146,8 +154,10 @@ def _image_block(part: ir.Image, where: str, report: Report) -> list[Block]:
     if part.data:
         if part.media_type == "application/pdf":
             return _document_block(ir.Document(part.media_type, part.data), where, report)
-        if part.media_type in _IMAGE_TYPES:
-            source = {"type": "base64", "media_type": part.media_type, "data": part.data}
+        media_type = part.media_type.lower()
+        media_type = _MISSPELT_TYPES.get(media_type, media_type)
+        if media_type in _IMAGE_TYPES:
+            source = {"type": "base64", "media_type": media_type, "data": part.data}
             return [_cached({"type": "image", "source": source}, part.extras)]
         report.refuse(f"{where}.image_url.url", f"images of type {part.media_type} are not taken")
         return []
@@ -185,6 +195,12 @@ def _opaque_block(part: ir.Opaque, where: str, report: Report) -> list[Block]:
     if part.dialect == "messages":
         return [part.value]
     kind = part.value.get("type")
+    if kind == "refusal" and isinstance(part.value.get("refusal"), str):
+        return _content_block(ir.Text(part.value["refusal"]), where, report)
+    if kind == "thinking":
+        # Another provider's, as `reasoning_content` is.
+        report.drop("messages.content.thinking")
+        return []
     name = kind if isinstance(kind, str) and kind.isidentifier() else "type"
     report.refuse(f"{where}.{name}", "this kind of content cannot be carried to this model's API")
     return []
@@ -211,21 +227,30 @@ def _assistant_blocks(turn: ir.Turn, path: str, report: Report) -> list[Block]:
             blocks.append(_call_block(part, f"{path}.tool_calls[{calls}]"))
             calls += 1
         else:
-            blocks.extend(_content_blocks((part,), f"{path}.content[{index}]", report))
+            blocks.extend(_content_block(part, f"{path}.content[{index}]", report))
     return blocks
 
 
 def _call_block(call: ir.ToolCall, where: str) -> Block:
     return {
         "type": "tool_use",
-        "id": call.id,
+        "id": _call_id(call.id),
         "name": call.name,
         "input": parse_arguments(call.arguments, where),
     }
 
 
+def _call_id(given: str) -> str:
+    """The id of a call, made to fit where this API refuses another's: the same in the same way, so
+    that a call and its result still meet."""
+    if _CALL_ID.fullmatch(given):
+        return given
+    return "call_" + blake2b(given.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+
+
 def parse_arguments(arguments: str, where: str) -> dict[str, Any]:
-    """Raises InvalidValue at `where` unless the text is empty or a JSON object."""
+    """Raises InvalidValue at `where` unless the text is empty, `null` (as some engines write a call
+    without arguments) or a JSON object."""
     if not arguments.strip():
         return {}
     field = f"{where}.function.arguments"
@@ -235,6 +260,8 @@ def parse_arguments(arguments: str, where: str) -> dict[str, Any]:
         raise InvalidValue(
             "the arguments of a tool call are not valid JSON", code="invalid_value", param=field
         ) from exc
+    if value is None:
+        return {}
     if not isinstance(value, dict):
         raise InvalidValue(
             "the arguments of a tool call are not a JSON object", code="invalid_value", param=field
@@ -245,12 +272,13 @@ def parse_arguments(arguments: str, where: str) -> dict[str, Any]:
 def _result_block(turn: ir.Turn, path: str, pending: set[str], report: Report) -> Block:
     result = turn.parts[0]
     assert isinstance(result, ir.ToolResult)
-    if result.call_id not in pending:
+    call_id = _call_id(result.call_id)
+    if call_id not in pending:
         report.invalid(
             f"{path}.tool_call_id", "this tool result answers no call of the message before it"
         )
     blocks = _content_blocks(result.parts, path, report)
-    block: Block = {"type": "tool_result", "tool_use_id": result.call_id}
+    block: Block = {"type": "tool_result", "tool_use_id": call_id}
     if len(blocks) == 1 and blocks[0].keys() == {"type", "text"}:
         block["content"] = blocks[0]["text"]
     elif blocks:

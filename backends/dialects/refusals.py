@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 _MESSAGE_CHARS = 500
+_MOST_COMPLAINTS = 3
 _MIN_KEY_CHARS = 4
 # A shorter header value is a region or a version: taking it out would spoil messages for nothing.
 _MIN_HEADER_CHARS = 8
@@ -95,7 +96,8 @@ def parse_error(data: bytes) -> ErrorBody:
 
 def read_error(value: Any) -> ErrorBody:
     """Forms: `{"error": {...}}`, `{"error": "text"}`, `{"message": ...}`, `{"detail": ...}`,
-    `{"type": "error", "error": {...}}`, and Gemini's list around one of them."""
+    `{"type": "error", "error": {...}}`, Gemini's list around one of them, and FastAPI's list of
+    validation errors in place of a text."""
     if isinstance(value, list) and value:
         value = value[0]
     if isinstance(value, dict) and "error" in value:
@@ -104,16 +106,30 @@ def read_error(value: Any) -> ErrorBody:
         return ErrorBody(message=value)
     if not isinstance(value, dict):
         return ErrorBody()
-    message = value.get("message") or value.get("detail") or ""
     code = value.get("code")
     param = value.get("param")
     return ErrorBody(
-        message=message if isinstance(message, str) else "",
+        message=_said(value.get("message")) or _said(value.get("detail")),
         code=code if isinstance(code, str) else _inner_code(value),
         type=_text(value.get("type")) or _text(value.get("status")),
         param=param if isinstance(param, str) else None,
         status=_http_status(code),
     )
+
+
+def _said(value: Any) -> str:
+    """A text; or the first few of a list of `{"loc": [...], "msg": ...}`, with or without `detail`
+    around it. What they repeat of the request (`input`) stays out."""
+    if isinstance(value, dict):
+        value = value.get("detail")
+    if not isinstance(value, list):
+        return _text(value)
+    complaints: list[str] = []
+    for item in value:
+        match item:
+            case {"loc": [*path], "msg": str(text)}:
+                complaints.append(f"{'.'.join(map(str, path))}: {text}")
+    return "; ".join(complaints[:_MOST_COMPLAINTS])
 
 
 def _inner_code(value: dict[str, Any]) -> str:

@@ -102,6 +102,67 @@ async def test_what_counts_as_content(serve, delta, size) -> None:
     assert (events[0].semantic, events[0].text_bytes) == (size > 0, size)
 
 
+def _calls(*calls: dict, index: int = 0) -> dict:
+    chunk = piece(index=index)
+    chunk["choices"][0]["delta"] = {"tool_calls": list(calls)}
+    return chunk
+
+
+def _begin(name: str, arguments: str = "", **more) -> dict:
+    return {"type": "function", "function": {"name": name, "arguments": arguments}, **more}
+
+
+def _more(arguments: str, **more) -> dict:
+    return {"function": {"arguments": arguments}, **more}
+
+
+@pytest.mark.parametrize(
+    ("calls", "numbers"),
+    [
+        # Right ones, also those that begin late or come out of order.
+        ([_begin("f", index=0, id="a"), _more("{}", index=0), _begin("g", index=1, id="b")], None),
+        ([_begin("f", index=7, id="a"), _more("{}", index=7), _begin("g", index=8, id="b")], None),
+        ([_begin("f", index=1, id="a"), _begin("g", index=0, id="b")], None),
+        # An id of its own for each piece.
+        ([_begin("f", index=0, id="a"), _more("{}", index=0, id="b")], None),
+        # No index at all (Gemini), with an id, without one, in pieces.
+        ([_begin("f", "{}", id="a"), _begin("g", "{}", id="b")], [0, 1]),
+        ([_begin("f", "{}", id=""), _begin("f", "{}", id="")], [0, 1]),
+        (
+            [_begin("f", id="a"), _more("{"), _more("}", index=None), _begin("g", id="b")],
+            [0, 0, 0, 1],
+        ),
+        ([_begin("f", id="a"), _begin("f", "{}", id="a")], [0, 0]),
+        # The same index for all of them.
+        (
+            [_begin("f", index=0, id="a"), _begin("g", index=0, id="b"), _more("x", index=0)],
+            [0, 1, 1],
+        ),
+    ],
+)
+@pytest.mark.parametrize("together", [False, True])
+async def test_tool_calls_are_numbered(serve, calls, numbers, together) -> None:
+    chunks = [_calls(*calls)] if together else [_calls(one) for one in calls]
+    backend, _ = await serve(SSE % CLOSE + sse(*chunks, piece(finish="tool_calls"), b"[DONE]"))
+    reply, events = await collect(backend, call())
+    if numbers is None:
+        assert [event.data for event in events[:-1]] == [json.dumps(c).encode() for c in chunks]
+    read = [json.loads(event.data)["choices"][0]["delta"] for event in events[:-1]]
+    got = [one for delta in read for one in delta["tool_calls"]]
+    assert [one["index"] for one in got] == (numbers or [one["index"] for one in calls])
+    assert [{**one, "index": 0} for one in got] == [{**one, "index": 0} for one in calls]
+    assert reply.malformed == 0
+
+
+async def test_tool_calls_are_numbered_for_each_choice(serve) -> None:
+    chunks = [_calls(_begin("f", "{}", id=f"c{i}"), index=i) for i in (0, 1)]
+    ends = [piece(finish="tool_calls", index=index) for index in (0, 1)]
+    backend, _ = await serve(SSE % CLOSE + sse(*chunks, *ends, b"[DONE]"))
+    _, events = await collect(backend, call(body={"messages": [], "n": 2}))
+    read = [json.loads(event.data)["choices"][0]["delta"]["tool_calls"] for event in events[:2]]
+    assert [one["index"] for (one,) in read] == [0, 0]
+
+
 async def test_a_wrong_type_does_not_lose_the_event(serve) -> None:
     odd = piece("x")
     odd["choices"][0]["delta"] = {"content": {"not": "text"}}
@@ -111,6 +172,63 @@ async def test_a_wrong_type_does_not_lose_the_event(serve) -> None:
     assert json.loads(events[0].data) == odd
     assert events[0].semantic
     assert reply.malformed == 0
+
+
+_HALF = [
+    {"content": "A\ud83d"},
+    {"reasoning_content": "\ude00"},
+    {"tool_calls": [{"index": 0, "function": {"name": "f", "arguments": '"\ud83d'}}]},
+]
+
+
+@pytest.mark.parametrize("delta", _HALF)
+async def test_text_that_was_cut_inside_a_surrogate_pair_is_text(serve, delta) -> None:
+    """Engines that count UTF-16 units may end a chunk in the middle of an emoji (RFC 8259, 8.2)."""
+    chunk = piece(usage=USAGE)
+    chunk["choices"][0]["delta"] = delta
+    backend, _ = await serve(SSE % CLOSE + sse(chunk, piece(finish="stop"), b"[DONE]"))
+    reply, events = await collect(backend, call())
+    assert events[0].data == json.dumps(chunk).encode()
+    assert events[0].semantic and events[0].text_bytes > 0
+    assert (reply.malformed, reply.usage, reply.model) == (0, Usage(9, 5), "m-1")
+
+
+async def test_a_whole_answer_cut_inside_a_surrogate_pair(serve) -> None:
+    body = {**WHOLE, "choices": [{"message": {"content": "A\ud83d"}, "finish_reason": "length"}]}
+    backend, _ = await serve(body_answer(body))
+    _, (event,) = await collect(backend, call(False))
+    assert (event.data, event.finish) == (json.dumps(body).encode(), "length")
+    assert event.text_bytes == 4
+
+
+async def test_an_error_that_holds_half_a_surrogate_pair(serve) -> None:
+    backend, _ = await serve(SSE % CLOSE + sse(piece("a"), {"error": {"message": "no \ud83d"}}))
+    with pytest.raises(StreamFailed, match="no"):
+        await collect(backend, call())
+
+
+_BROKEN_OFF = [
+    {"finish_reason": "error"},
+    {"finish_reason": "error", "error": {"code": 429, "message": "boom"}},
+    {"finish_reason": "abort"},
+    {"finish_reason": "insufficient_system_resource"},
+]
+
+
+@pytest.mark.parametrize("choice", _BROKEN_OFF)
+async def test_an_answer_that_its_engine_broke_off_is_no_answer(serve, choice) -> None:
+    last = {**piece(), "choices": [{"index": 0, "delta": {"content": ""}, **choice}]}
+    backend, _ = await serve(SSE % CLOSE + sse(piece("a"), last, b"[DONE]"))
+    with pytest.raises(StreamFailed):
+        await collect(backend, call())
+
+
+@pytest.mark.parametrize("choice", _BROKEN_OFF)
+async def test_a_whole_answer_that_its_engine_broke_off(serve, choice) -> None:
+    body = {**WHOLE, "choices": [{"index": 0, "message": {"content": "par"}, **choice}]}
+    backend, _ = await serve(body_answer(body))
+    with pytest.raises(RateLimited if "error" in choice else UpstreamFailed):
+        await collect(backend, call(False))
 
 
 @pytest.mark.parametrize(
@@ -215,19 +333,35 @@ async def test_every_choice_needs_its_finish(serve) -> None:
         await collect(backend, call())
 
 
-@pytest.mark.parametrize("reset", [False, True])
-@pytest.mark.parametrize("tail", [b"", sse(b"[DONE]")], ids=["cut", "done"])
+_MANY = [{"n": 2}, {"prompt": ["a", "b"]}, {"prompt": [[1], [2]]}, {"prompt": ["a"], "n": 2}]
+
+
 @pytest.mark.parametrize(
-    "asked", [{"n": 2}, {"prompt": ["a", "b"]}, {"prompt": [[1], [2]]}, {"prompt": ["a"], "n": 2}]
+    ("reset", "error"), [(False, ChoicesMissing), (True, StreamBroken)], ids=["end", "reset"]
 )
-async def test_every_choice_that_was_asked_for_must_come(serve, asked, tail, reset) -> None:
-    stream = sse(piece("a"), piece(finish="stop")) + tail
-    answer = SSE % b"transfer-encoding: chunked\r\n" + chunked(stream)
-    backend, _ = await serve(answer, reset=reset)
+@pytest.mark.parametrize("asked", _MANY)
+async def test_a_stream_that_stops_before_all_choices_is_cut(serve, asked, reset, error) -> None:
+    stream = sse(piece("a"), piece(finish="stop"))
+    answer = SSE % (b"transfer-encoding: chunked\r\n" if reset else CLOSE)
+    backend, _ = await serve(answer + (chunked(stream) if reset else stream), reset=reset)
     request = call(operation="completions", body={"model": "alias", **asked})
-    cut = StreamBroken if reset else StreamTruncated
-    with pytest.raises(ChoicesMissing if tail else cut):
+    with pytest.raises(error):
         await collect(backend, request)
+
+
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("asked", _MANY)
+@pytest.mark.parametrize("done", [b"data: [DONE]\n\n", b"data: [DONE] \n\n", b"data: [DONE]"])
+async def test_an_engine_that_ignores_n_and_says_that_it_is_done(serve, asked, reset, done) -> None:
+    stream = sse(piece("a"), piece(finish="stop")) + done
+    framing = b"transfer-encoding: chunked\r\n"
+    cut_after = reset and done.endswith(b"\n\n")
+    answer = SSE % framing + chunked(stream) if cut_after else SSE % CLOSE + stream
+    backend, _ = await serve(answer, reset=cut_after)
+    request = call(operation="completions", body={"model": "alias", **asked})
+    reply, events = await collect(backend, request)
+    assert [event.finish for event in events] == [None, "stop"]
+    assert reply.malformed == 0
 
 
 async def test_a_stream_of_all_choices_may_be_cut_at_its_end(serve) -> None:
@@ -274,6 +408,38 @@ async def test_usage_with_details(serve) -> None:
     assert not events[-1].usage_only
 
 
+def _counts(prompt: int, completion: int, total: object, reasoning: int | None = None) -> dict:
+    found = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total}
+    if reasoning is not None:
+        found["completion_tokens_details"] = {"reasoning_tokens": reasoning}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("stated", "usage"),
+    [
+        # xAI counts reasoning beside the completion, Gemini in the total alone.
+        (_counts(12, 1, 399, 386), Usage(12, 387, reasoning=386)),
+        (_counts(20, 198, 623), Usage(20, 603, reasoning=405)),
+        (_counts(21, 0, 81, 60), Usage(21, 60, reasoning=60)),
+        # OpenAI counts it in the completion.
+        (_counts(9, 50, 59, 20), Usage(9, 50, reasoning=20)),
+        # A total that says nothing more.
+        (_counts(9, 5, 0), Usage(9, 5)),
+        (_counts(9, 5, 3), Usage(9, 5)),
+        (_counts(9, 5, "14"), Usage(9, 5)),
+        (_counts(9, 5, 14.0), Usage(9, 5)),
+        (_counts(9, 5, 10**12), None),
+        (_counts(9, 5, 14, 6), None),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_reasoning_beside_the_completion_is_counted(serve, stated, usage, stream) -> None:
+    streamed = SSE % CLOSE + sse(piece("a"), piece(finish="stop", usage=stated))
+    backend, _ = await serve(streamed if stream else body_answer({**WHOLE, "usage": stated}))
+    assert (await collect(backend, call(stream)))[0].usage == usage
+
+
 async def test_a_whole_answer(serve) -> None:
     backend, seen = await serve(body_answer(WHOLE))
     reply, events = await collect(backend, call(stream=False))
@@ -308,11 +474,11 @@ async def test_a_whole_answer_that_is_none(serve, answer, error) -> None:
 
 
 @pytest.mark.parametrize("asked", [{"n": 2}, {"prompt": ["a", "b"]}])
-async def test_a_whole_answer_with_too_few_choices(serve, asked) -> None:
+async def test_a_whole_answer_with_fewer_choices_is_passed_on(serve, asked) -> None:
     backend, _ = await serve(body_answer(WHOLE))
     request = call(False, {"model": "alias", **asked}, operation="completions")
-    with pytest.raises(ChoicesMissing, match="fewer choices"):
-        await collect(backend, request)
+    _, (event,) = await collect(backend, request)
+    assert event.data == json.dumps(WHOLE).encode()
 
 
 @pytest.mark.parametrize(
@@ -360,6 +526,13 @@ async def test_the_connection_is_kept_after_a_stream(raw_server, transport) -> N
             (),
         ),
         (Quirks(stream_options=False), {"stream_options": {"include_usage": True}}, {}, ()),
+        (
+            Quirks(fixed_sampling=("m", "o1*")),
+            {"temperature": 0.2, "top_p": 1, "presence_penalty": 0.0, "stop": None, "seed": 1},
+            {"seed": 1},
+            ("temperature",),
+        ),
+        (Quirks(fixed_sampling=("m-*",)), {"temperature": 0.2}, {"temperature": 0.2}, ()),
     ],
 )
 async def test_quirks(serve, quirks, body, expected, dropped) -> None:
@@ -382,6 +555,69 @@ async def test_a_field_that_changes_the_meaning_is_not_dropped_silently(serve) -
         backend, call(body={"messages": [], "logprobs": True}, drop_params=True)
     )
     assert reply.dropped == ("logprobs",)
+
+
+@pytest.mark.parametrize(
+    ("quirks", "body", "param"),
+    [
+        (Quirks(fixed_sampling=("m",)), {"stop": ["."]}, "stop"),
+        (
+            Quirks(drop_message_fields=frozenset({"audio", "function_call"})),
+            {"messages": [{"role": "assistant", "audio": {"id": "a"}, "function_call": None}]},
+            "messages.audio",
+        ),
+    ],
+)
+async def test_what_a_model_or_a_message_cannot_do_without_is_refused_by_name(
+    serve, quirks, body, param
+) -> None:
+    stream = sse(piece("hi"), piece(finish="stop"))
+    backend, seen = await serve(SSE % CLOSE + stream, quirks=quirks)
+    with pytest.raises(Untranslatable) as caught:
+        await backend.open(call(body={"messages": [], **body}))
+    assert (caught.value.param, seen) == (param, [])
+    reply, _ = await collect(backend, call(body={"messages": [], **body}, drop_params=True))
+    assert reply.dropped == (param,)
+
+
+@pytest.mark.parametrize(
+    ("model", "role"), [("qwen3", "system"), ("openai/gpt-oss-20b", "developer")]
+)
+async def test_the_developer_role_where_it_is_not_known(serve, model, role) -> None:
+    backend, seen = await serve(body_answer(WHOLE), quirks=Quirks(developer_role=False))
+    messages = [{"role": "developer", "content": "x"}, {"role": "user", "content": "y"}]
+    await collect(backend, call(False, {"messages": messages}, model=model))
+    assert sent(seen)["messages"] == [{"role": role, "content": "x"}, messages[1]]
+    assert messages[0]["role"] == "developer"
+
+
+async def test_embeddings_with_a_field_of_the_wrong_type(serve) -> None:
+    body = {"data": [{"embedding": [0.5]}], "model": 7, "usage": {"prompt_tokens": 3}}
+    backend, _ = await serve(body_answer(body))
+    request = call(False, {"input": "x"}, operation="embeddings")
+    reply, (event,) = await collect(backend, request)
+    assert (event.data, reply.usage) == (json.dumps(body).encode(), Usage(3))
+
+
+def _signed(signature: str, **more) -> dict:
+    return {**more, "extra_content": {"google": {"thought_signature": signature}}}
+
+
+async def test_calls_of_this_turn_that_nobody_has_signed_are_marked(serve) -> None:
+    """With the value that Google documents for another model's calls, on the first of a message."""
+    user = {"role": "user", "content": "x"}
+    plain = {"role": "assistant", "tool_calls": [_begin("f", id="a"), _begin("g", id="b")]}
+    own = {"role": "assistant", "tool_calls": [_signed("s", **_begin("f", id="a"))]}
+    result = {"role": "tool", "tool_call_id": "a", "content": "1"}
+    messages = [user, plain, result, user, plain, result, own, result]
+    marked = [_signed("skip_thought_signature_validator", **plain["tool_calls"][0])]
+    wanted = [*messages]
+    wanted[4] = {**plain, "tool_calls": [*marked, plain["tool_calls"][1]]}
+    backend, seen = await serve(body_answer(WHOLE), quirks=Quirks(signed_calls=("gemini-[3-9]*",)))
+    for model, expected in (("gemini-3.5-flash", wanted), ("gemini-2.5-pro", messages)):
+        await collect(backend, call(False, {"messages": messages}, model=model))
+        assert json.loads(seen[-1].partition(b"\r\n\r\n")[2])["messages"] == expected
+    assert messages[4] is plain and "extra_content" not in plain["tool_calls"][0]
 
 
 async def test_completions_and_embeddings(serve, raw_server) -> None:

@@ -102,3 +102,21 @@ def test_redaction() -> None:
     assert "AIza" not in text
     assert "\n" not in text
     assert len(redact("x" * 10_000)) == 500
+
+
+@pytest.mark.parametrize("around", ["detail", "message", "both"])
+def test_what_a_validator_complains_of_is_said(around: str) -> None:
+    """As FastAPI lists it, and Mistral inside its own form; the input itself is not repeated."""
+    odd = {"loc": "body", "msg": 7}
+    found: list[Any] = [
+        {"loc": ["body", "messages", 1, "name"], "msg": "Extra inputs", "input": "secret words"},
+        {"loc": ["body", "n"], "msg": "too many", "type": "int"},
+        odd,
+        "x",
+    ]
+    body: dict[str, Any] = {"detail": found}
+    if around == "message":
+        body = {"object": "error", "message": body, "code": None}
+    elif around == "both":
+        body = {"object": "Error", "message": found, **body, "code": 3001}
+    assert read_error(body).message == "body.messages.1.name: Extra inputs; body.n: too many"

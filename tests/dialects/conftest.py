@@ -283,7 +283,10 @@ def fold(chunks: list[dict[str, Any]]) -> dict[str, Any]:
             for name in ("content", "reasoning_content"):
                 if delta.get(name):
                     message[name] = message.get(name, "") + delta[name]
-            message["thinking_blocks"] += delta.get("thinking_blocks", [])
+            for block in delta.get("thinking_blocks", []):
+                assert block["index"] == len(message["thinking_blocks"])
+                kept = {name: value for name, value in block.items() if name != "index"}
+                message["thinking_blocks"].append(kept)
             for call in delta.get("tool_calls", []):
                 whole = message["tool_calls"].setdefault(call["index"], {"arguments": ""})
                 function = call["function"]

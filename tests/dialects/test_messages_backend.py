@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from backends.base import Call, Timeouts, Usage
@@ -277,15 +278,42 @@ async def test_silence_after_content_is_idle(
         await collect(backend, call(stream=True))
 
 
+async def test_a_model_that_thinks_unseen_has_begun_its_answer(
+    upstream: Upstream, backend: MessagesBackend, wires: SimpleNamespace
+) -> None:
+    """Newer models do not show their reasoning: for its whole length there are pings alone."""
+    blocks = [{"type": "thinking", "thinking": "", "signature": "s"}, *MESSAGE["content"][1:2]]
+    events = wires.stream_of({**MESSAGE, "content": blocks, "stop_reason": "end_turn"})
+    kinds = [event["type"] for _, event in events]
+    begun = kinds.index("content_block_start") + 1
+    ping = b'event: ping\ndata: {"type":"ping"}\n\n'
+
+    async def respond(writer: asyncio.StreamWriter) -> None:
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+        writer.write(head + wires.wire(events[:begun]))
+        for _ in range(4):
+            await asyncio.sleep(0.2)
+            writer.write(ping)
+        writer.write(wires.wire(events[begun:]))
+
+    upstream.respond = respond
+    patient = Timeouts(first_token=0.4, idle=5.0)
+    asked = msgspec.structs.replace(call(stream=True), timeouts=patient)
+    _, got = await collect(backend, asked)
+    folded = wires.fold([json.loads(event.data) for event in got])
+    assert folded["message"]["content"] == "Grüße 漢字"
+    assert folded["message"]["thinking_blocks"] == blocks[:1]
+
+
 async def test_each_delta_comes_before_the_next_is_sent(
     upstream: Upstream, backend: MessagesBackend, wires: SimpleNamespace
 ) -> None:
     upstream.stream([wires.wire(wires.stream_of(MESSAGE)[:4])], hold=True)
     reply = await backend.open(call(stream=True))
     events = reply.events()
-    assert json.loads((await anext(events)).data)["choices"][0]["delta"]["role"] == "assistant"
-    first = json.loads((await anext(events)).data)
-    assert first["choices"][0]["delta"] == {"reasoning_content": "hm "}
+    deltas = [json.loads((await anext(events)).data)["choices"][0]["delta"] for _ in range(3)]
+    assert deltas[0]["role"] == "assistant"
+    assert deltas[1:] == [{"reasoning_content": ""}, {"reasoning_content": "hm "}]
     await reply.aclose()
     await reply.aclose()
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
-from backends.dialects import chat_answer, chat_ir
+from backends.dialects import chat_answer, chat_ir, ir
 from backends.dialects.messages_answer import decode_answer
 from backends.dialects.messages_request import JSON_TOOL, Encoded, Target, encode_request
 from backends.errors import InvalidValue, Untranslatable
@@ -102,9 +103,20 @@ def test_bad_arguments_name_their_message(arguments: str) -> None:
     assert error.param == "messages[1].tool_calls[0].function.arguments"
 
 
-def test_empty_arguments_are_an_empty_object() -> None:
-    body = encode(HELLO, call(""), result("x")).body
+@pytest.mark.parametrize("arguments", ["", " ", "null"])
+def test_empty_arguments_are_an_empty_object(arguments: str) -> None:
+    body = encode(HELLO, call(arguments), result("x")).body
     assert body["messages"][1]["content"][0]["input"] == {}
+
+
+@pytest.mark.parametrize("call_id", ["functions.f:0", "", "a b", "ü", "x\n"])
+def test_ids_of_calls_that_the_api_would_refuse_are_replaced(call_id: str) -> None:
+    made, answered = encode(HELLO, call("{}", call_id), result("x", call_id)).body["messages"][1:]
+    (given,) = made["content"]
+    assert re.fullmatch(r"[a-zA-Z0-9_-]+", given["id"])
+    assert answered["content"][0]["tool_use_id"] == given["id"]
+    other = encode(HELLO, call("{}", f"{call_id}.")).body["messages"][1]["content"][0]
+    assert other["id"] != given["id"]
 
 
 def test_a_result_without_its_call_is_refused() -> None:
@@ -161,6 +173,8 @@ def test_images() -> None:
         "url": "https://x.example/a.png",
     }
     assert block("data:application/pdf;base64,AAA")["type"] == "document"
+    for spelling in ("image/jpg", "image/JPEG", "IMAGE/JPG"):
+        assert block(f"data:{spelling};base64,AAA")["source"]["media_type"] == "image/jpeg"
 
 
 @pytest.mark.parametrize("url", ["data:image/tiff;base64,AA", "file:///etc/passwd", "data:,x"])
@@ -168,6 +182,20 @@ def test_other_images_are_refused(url: str) -> None:
     part = {"type": "image_url", "image_url": {"url": url}}
     error = refused({"role": "user", "content": [part]})
     assert error.param == "messages[0].content[0].image_url.url"
+
+
+def test_parts_of_an_answer_of_another_api() -> None:
+    parts = [
+        {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+        {"type": "text", "text": "Well."},
+        {"type": "refusal", "refusal": "I will not."},
+    ]
+    encoded = encode(HELLO, {"role": "assistant", "content": parts}, HELLO)
+    said = [{"type": "text", "text": text} for text in ("Well.", "I will not.")]
+    assert encoded.body["messages"][1]["content"] == said
+    assert encoded.dropped == ("messages.content.thinking",)
+    odd = {"role": "assistant", "content": [parts[1], {"type": "hologram"}]}
+    assert refused(HELLO, odd).param == "messages[1].content[1].hologram"
 
 
 def test_audio_is_refused_by_its_place() -> None:
@@ -238,8 +266,10 @@ def test_the_end_user_is_named_by_a_keyed_hash() -> None:
 
 def test_stop_sequences() -> None:
     assert encode(stop="x").body["stop_sequences"] == ["x"]
-    assert encode(stop=["\n", "y"]).body["stop_sequences"] == ["y"]
-    assert "stop_sequences" not in encode(stop=[" "]).body
+    some = encode(stop=["\n", "y"])
+    assert some.body["stop_sequences"] == ["y"] and some.dropped == ("stop",)
+    none = encode(stop=[" "])
+    assert "stop_sequences" not in none.body and none.dropped == ("stop",)
 
 
 def test_sampling_by_model() -> None:
@@ -312,7 +342,8 @@ def test_legacy_functions_there_and_back() -> None:
         function_call={"name": "f"},
     )
     body = encoded.body
-    assert encoded.legacy and body["tool_choice"] == {"type": "tool", "name": "f"}
+    chosen = {"type": "tool", "name": "f", "disable_parallel_tool_use": True}
+    assert encoded.legacy and body["tool_choice"] == chosen
     use, answer = body["messages"][1]["content"][0], body["messages"][2]["content"][0]
     assert use["id"] == answer["tool_use_id"] and answer["content"] == "42"
     reply = {
@@ -325,6 +356,18 @@ def test_legacy_functions_there_and_back() -> None:
     assert choice["finish_reason"] == "function_call"
     assert choice["message"]["function_call"] == {"name": "f", "arguments": '{"a":1}'}
     assert "tool_calls" not in choice["message"]
+
+
+def test_a_legacy_client_is_given_one_call() -> None:
+    """It adds up the pieces of whatever `function_call` a stream has: of two it would make one."""
+    chosen = encode(functions=[{"name": "f"}], function_call="auto").body["tool_choice"]
+    assert chosen == {"type": "auto", "disable_parallel_tool_use": True}
+    encoder = chat_answer.StreamEncoder(created=1, legacy=True)
+    deltas = [ir.CallStart(0, "a", "f"), ir.CallDelta(0, "{}")]
+    more = [ir.CallStart(1, "b", "g"), ir.CallDelta(1, "[]")]
+    one = b"".join(event.data for delta in deltas for event in encoder.encode(delta))
+    assert one.count(b"function_call") == 2
+    assert [event for delta in more for event in encoder.encode(delta)] == []
 
 
 def test_from_the_new_api_version_on_nothing_is_sampled() -> None:

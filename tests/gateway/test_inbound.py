@@ -106,6 +106,14 @@ def test_brackets_in_text_and_long_conversations_are_no_depth() -> None:
     assert len(parsed({"model": "auto", "messages": [message] * 300}).body["messages"]) == 300
 
 
+def test_completions_may_ask_for_no_token() -> None:
+    body = {"model": "auto", "prompt": "x", "echo": True, "logprobs": 1, "max_tokens": 0}
+    assert parsed(body, "completions").body == body
+    with pytest.raises(GatewayError) as caught:
+        parsed({**body, "max_tokens": -1}, "completions")
+    assert caught.value.param == "max_tokens"
+
+
 def test_unknown_fields_survive() -> None:
     body = {"model": "auto", "messages": MESSAGES, "new_field": {"a": [1, 2.5, None]}}
     assert parsed(body).body == body

@@ -299,6 +299,21 @@ def test_what_is_not_served_is_not_found(client: openai.OpenAI, error_form: Form
 
 
 @pytest.mark.parametrize(
+    ("path", "asks"),
+    [
+        ("/v1/chat/completions/", {"messages": [{"role": "user", "content": "Hi"}]}),
+        ("/v1/completions/", {"prompt": "Hi"}),
+        ("/v1/embeddings/", {"input": "Hi"}),
+    ],
+)
+def test_a_slash_at_the_end_changes_nothing(
+    http: httpx.Client, path: str, asks: dict[str, Any]
+) -> None:
+    reply = http.post(path, json={"model": "scripted/ok", **asks})
+    assert (reply.status_code, reply.headers["x-tollhouse-backend"]) == (200, "scripted")
+
+
+@pytest.mark.parametrize(
     ("method", "path"),
     [
         ("GET", "/v1/chat/completions"),
