@@ -65,6 +65,33 @@ CLINICAL = [
     "Frau M., 81 Jahre, gestürzt, Schenkelhalsfraktur links, Operation heute.",
     "Huisarts: Waar doet het pijn?\nPatiënte: In mijn buik.",
 ]
+NUMBERS_OF_RECORDS = [
+    "Patientennummer: 48213377",
+    "Patienten-ID 48213377",
+    "Pat.-Nr. 48213377",
+    "Krankenversichertennummer A123456780",
+    "Versicherten-Nr. A123456780",
+    "KVNR: A123456780",
+    "IPP : 800012345678",
+    "numéro de dossier patient 48213377",
+    "Historia clínica nº 482133",
+    "NHC: 482133",
+    "número de paciente 482133",
+    "cartella clinica n. 482133",
+    "ID paziente: 482133",
+    "patiëntnummer 4821337",
+    "numer pacjenta 4821337",
+    "n.º de utente: 123456789",
+    "patientnummer 4821337",
+    "pasientnr. 4821337",
+    "potilasnumero 4821337",
+    "patient_id=48213377",
+    '{"patientId": 48213377}',
+    '{"patient_mrn": "48213377", "medical_record_number": "48213377"}',
+    '{"subject": {"reference": "Patient/48213377"}}',
+    "hospital number 482133",
+    "health insurance number 48213377",
+]
 CLEAN = [
     "",
     "What is the capital of France?",
@@ -84,6 +111,13 @@ CLEAN = [
     "Quel médicament prend-on contre la fièvre ?",
     "Il ministro presenta il piano contro il cancro.",
     "Der Mann, 40 Jahre, sucht eine Wohnung in Kiel.",
+    "SELECT patient_id, visit FROM visits WHERE year = 2020",
+    "There was no patient in 2020.",
+    "La historia clínica de 2020",
+    "What is the difference between IPP and LPD? See RFC 8011.",
+    "NHC 2024 hurricane season",
+    "Health insurance no longer covers 20000 people.",
+    "Was ist eine Patientennummer?",
 ]
 
 
@@ -97,6 +131,11 @@ def test_personal_data_is_found_however_it_is_written(kind: str, text: str) -> N
 @pytest.mark.parametrize("text", CLINICAL)
 def test_clinical_records_are_found(text: str) -> None:
     assert detect(text).labels >= {"phi"}
+
+
+@pytest.mark.parametrize("text", NUMBERS_OF_RECORDS)
+def test_the_number_of_a_patients_record_is_health_data_in_any_language(text: str) -> None:
+    assert "medical_record_number" in detect(text, ("phi",)).kinds
 
 
 IN_LINES = [
