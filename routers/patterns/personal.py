@@ -52,10 +52,7 @@ def _shapes_after(prefix: Shape) -> str:
 
 _SHAPED = re.compile(rf"(?<![0-9])(?={_shapes_after(())})[0-9]")
 
-_EMAIL = re.compile(
-    r"@(?<=[A-Za-z0-9._%+\-']@)(?<!git@)"
-    r"(?:[A-Za-z0-9\-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])"
-)
+_EMAIL = re.compile(r"@(?<=[\w.%+\-']@)(?<!git@)(?:[\w\-]{1,63}\.){1,8}[^\W\d_]{2,24}(?![^\W_])")
 _SPELT_AT = re.compile(
     r"[(\[{<] ?(?:at|AT|ät) ?[)\]}>] ?[\w\-]{1,63}"
     r"(?: ?[(\[{<] ?(?:dot|DOT|punkt|point) ?[)\]}>] ?|\.)[A-Za-z]{2,24}"

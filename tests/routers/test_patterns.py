@@ -100,6 +100,22 @@ ABROAD = [
     ("id_document", "Passeport : 12AB34567"),
     ("id_document", "dowód osobisty ABA300000"),
 ]
+HIDDEN = [
+    ("iban", "IBAN: DE89&nbsp;3704&nbsp;0044&nbsp;0532&nbsp;0130&nbsp;00"),
+    ("iban", "IBAN: DE89&#160;3704&#xa0;0044&#xA0;0532&#160;0130&#160;00"),
+    ("email", "<p>Mail an max&#64;klinik.de</p>"),
+    ("email", "max&amp;commat;klinik.de"),
+    ("email", '{"html": "max&#64;klinik.de\\n"}'),
+    ("card", "".join(f"&#{ord(digit)};" for digit in "4111111111111111")),
+    ("email", "https://example.org/t?email=max.muster%40web.de&ok=1"),
+    ("phone", "https://example.org/t?phone=%2B491712345678"),
+    ("iban", "https://example.org/t?iban=DE89%203704%200044%200532%200130%2000"),
+    ("card", "".join(f"{digit}\u0332" for digit in "4111111111111111")),
+    ("card", "".join(f"{digit}\ufe0f\u20e3" for digit in "4111111111111111")),
+    ("email", "max@m\u00fcller.de"),
+    ("email", "ren\u00e9@example.org"),
+    ("clinical_note", "Die Patientin klagt &uuml;ber &Uuml;belkeit und Erbrechen."),
+]
 FIELDS = [
     ("dob", "birth_date", "1961-03-12"),
     ("dob", "dateOfBirth", "1961-03-12"),
@@ -188,6 +204,7 @@ CLEAN = [
     "Da spanierne kom levde 2-300 000 i byen",
     "In 1999 and 2003 they won 4 of 12 games.",
     "70 birthdays in 2021 at 12 places",
+    'if (a && b) { printf("%02d%%&amp;", 4); } // AT&T; 100%25',
 ]
 
 
@@ -201,6 +218,11 @@ def test_personal_data_is_found_however_it_is_written(kind: str, text: str) -> N
 @pytest.mark.parametrize(("kind", "text"), ABROAD)
 def test_personal_data_is_found_as_other_countries_write_it(kind: str, text: str) -> None:
     assert kind in detect(text, ("pii",)).kinds
+
+
+@pytest.mark.parametrize(("kind", "text"), HIDDEN)
+def test_markup_codes_and_marks_hide_nothing(kind: str, text: str) -> None:
+    assert kind in detect(text).kinds
 
 
 @pytest.mark.parametrize(("kind", "field", "value"), FIELDS)
@@ -335,6 +357,14 @@ def test_nothing_is_missed_at_the_end_of_a_long_text() -> None:
         "\\\\n1",
         '\\\\\\"',
         "\u0301\u0323",
+        "1\u0332",
+        "&",
+        "&amp;",
+        "&#49;",
+        "%31",
+        "born 12 May 1999 ",
+        "12345678a",
+        "numero de paciente ",
     ],
 )
 def test_adversarial_megabytes_end(unit: str) -> None:
