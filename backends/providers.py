@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from importlib import resources
 from typing import Literal
 
@@ -16,14 +17,21 @@ Dialect = Literal["chat", "messages"]
 
 class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A row of the table. `key_env` is None for engines that need no key, `local_port` None for
-    APIs that are not run on one's own machine."""
+    APIs that are not run on one's own machine. `handed_on`: patterns of the names of models that a
+    local engine does not run itself (Ollama's cloud models, https://docs.ollama.com/cloud)."""
 
     base_url: str
     dialect: Dialect = "chat"
     key_env: str | None = None
     local_port: int | None = None
     jurisdiction: str | None = None
+    handed_on: tuple[str, ...] = ()
     quirks: Quirks = Quirks()
+
+    def hands_on(self, model: str) -> bool:
+        """Whether a local engine passes what this model is asked to servers elsewhere, as far as
+        its name says."""
+        return any(fnmatchcase(model, pattern) for pattern in self.handed_on)
 
 
 def load_providers(text: str | None = None) -> dict[str, Provider]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 import msgspec
@@ -18,8 +19,10 @@ from gateway.config import Config, ConfigError
 from gateway.config.load import default_policy
 from gateway.config.model import BackendConfig, EngineConfig, KeyConfig, ModelConfig
 
-LOCAL_FACTS = {"jurisdiction": "on-premises"}
+ON_PREMISES = "on-premises"
+LOCAL_FACTS = {"jurisdiction": ON_PREMISES}
 _PROBE_SECONDS = 1.0
+T = TypeVar("T")
 
 
 class _Model(msgspec.Struct):
@@ -30,7 +33,17 @@ class _Models(msgspec.Struct):
     data: list[_Model]
 
 
+class _Tag(msgspec.Struct):
+    name: str
+    remote_host: str = ""
+
+
+class _Tags(msgspec.Struct):
+    models: list[_Tag]
+
+
 _models = msgspec.json.Decoder(_Models)
+_tags = msgspec.json.Decoder(_Tags)
 
 
 async def discover(
@@ -53,10 +66,15 @@ async def found(env: Mapping[str, str], local_model: str | None = None) -> tuple
         notes.append(f"local/{name}: {local_model} in the embedded engine")
     for name, provider in load_providers().items():
         if provider.local_port is not None:
-            models = await _probe(provider)
+            listed = await _probe(provider)
+            elsewhere = await _handed_on(provider, listed)
+            models = [model for model in listed if model not in elsewhere]
             if models:
                 backends[name] = _local(name, provider, models)
                 notes.append(f"{name}: {', '.join(models)} on port {provider.local_port}")
+            if elsewhere:
+                left_out = ", ".join(sorted(elsewhere))
+                notes.append(f"{name}: {left_out} left out: run by servers elsewhere, not here")
         elif provider.key_env and env.get(provider.key_env):
             backend = _frontier(name, provider, env[provider.key_env])
             if backend is not None:
@@ -120,7 +138,24 @@ def _frontier(name: str, provider: Provider, key: str) -> BackendConfig | None:
 
 async def _probe(provider: Provider) -> list[str]:
     """Models of an engine on its usual port; empty when nothing answers there."""
-    url = f"http://127.0.0.1:{provider.local_port}/v1/models"
+    found = await _get(provider, "/v1/models", _models)
+    return [row.id for row in found.data] if found is not None else []
+
+
+async def _handed_on(provider: Provider, models: list[str]) -> set[str]:
+    """Those of an engine's models that are not run on this machine: by their names and, for copies
+    under other names, by Ollama's own list (`remote_host` in its `/api/tags`)."""
+    if not provider.handed_on or not models:
+        return set()
+    named = {model for model in models if provider.hands_on(model)}
+    found = await _get(provider, "/api/tags", _tags)
+    listed = {row.name for row in found.models if row.remote_host} if found is not None else set()
+    return named | listed.intersection(models)
+
+
+async def _get(provider: Provider, path: str, decoder: msgspec.json.Decoder[T]) -> T | None:
+    """What a local engine says there; None when nothing answers, or something else."""
+    url = f"http://127.0.0.1:{provider.local_port}{path}"
     transport = UpstreamTransport()
     try:
         async with asyncio.timeout(_PROBE_SECONDS):
@@ -128,11 +163,9 @@ async def _probe(provider: Provider) -> list[str]:
                 make_endpoint(url, method="GET"), b"", connect=_PROBE_SECONDS
             )
             body = await response.read(1 << 20)
-        if response.status != 200:
-            return []
-        return [row.id for row in _models.decode(body).data]
+        return decoder.decode(body) if response.status == 200 else None
     except (httpx.HTTPError, TimeoutError, msgspec.DecodeError):
         # Nothing there, or not an engine that speaks this API: not found.
-        return []
+        return None
     finally:
         await transport.aclose()

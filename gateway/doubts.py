@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 from backends.http import UpstreamTransport
+from backends.providers import load_providers
 from gateway.compose import build_catalog
 from gateway.config import Config
+from gateway.discover import ON_PREMISES
 from routers.residency import residency_gap
 from routers.types import Candidate, Need, Policy
 
@@ -22,6 +24,7 @@ def doubts(config: Config) -> list[str]:
     found = [said for name, policy in config.policies.items() for said in _policy(name, policy)]
     for name, policy in config.policies.items():
         found += _nowhere(name, policy, candidates)
+    found += _backends(config)
     found += _keys(config)
     return found
 
@@ -39,6 +42,23 @@ def _nowhere(name: str, policy: Policy, candidates: list[Candidate]) -> Iterable
     for label in policy.mandatory_labels:
         if not any(residency_gap(candidate, (label,), policy) is None for candidate in candidates):
             yield f"policies.{name}: no backend satisfies the label {label}"
+
+
+def _backends(config: Config) -> Iterable[str]:
+    providers = load_providers()
+    for name, backend in config.backends.items():
+        provider = providers.get(backend.provider)
+        if provider is None or not (
+            backend.tier == "local" or backend.facts.get("jurisdiction") == ON_PREMISES
+        ):
+            continue
+        for model, settings in backend.models.items():
+            if provider.hands_on(settings.upstream or model):
+                yield (
+                    f"backends.{name}.models.{model}: {backend.provider} has it run by servers "
+                    "elsewhere, and the backend is said to be local; give it a backend of its own, "
+                    "with their tier and facts"
+                )
 
 
 def _keys(config: Config) -> Iterable[str]:

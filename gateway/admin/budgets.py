@@ -63,13 +63,15 @@ async def list_budgets(context: Context, limit: Limit = 100, cursor: Cursor = No
 
 @put("/budgets/{scope_id:str}", summary="Set the terms of a team or an organisation")
 async def put_budget(context: Context, scope_id: Name, data: JSONBody[ScopeInput]) -> ScopeView:
-    """`scope_id` is `org:NAME` or `team:NAME`; everything left out is taken away. Terms that come
+    """`scope_id` is `org:NAME` or `team:NAME`; everything left out is taken away, but for `labels`:
+    where there are any, they must be given again, or `[]` to take them away (400). Terms that come
     from the configuration file cannot be changed here (409)."""
     if not is_scope_id(scope_id):
         raise invalid("scope_id", "must be org:NAME or team:NAME")
-    info = ScopeInfo(scope_id, "database", data.labels, data.terms())
+    info = ScopeInfo(scope_id, "database", data.labels or (), data.terms())
     try:
-        return scope_view(await context.keys.put_scope(info, ACTOR))
+        said = data.labels is not None
+        return scope_view(await context.keys.put_scope(info, ACTOR, labels_said=said))
     except Invalid as exc:
         raise Refusal(400, "The request is not valid.", (field_error(exc),)) from exc
 

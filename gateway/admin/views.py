@@ -123,7 +123,10 @@ class KeyPage(msgspec.Struct, frozen=True):
 
 
 class ScopeInput(TermsInput, frozen=True):
-    labels: tuple[str, ...] = ()
+    """`labels` may be left out only where there are none: who sets a budget must not take away a
+    residency label by saying nothing of it."""
+
+    labels: tuple[str, ...] | None = None
 
 
 class ScopeView(msgspec.Struct, frozen=True):

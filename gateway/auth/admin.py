@@ -16,7 +16,7 @@ from gateway.auth.keyring import TOPIC, Keyring
 from gateway.auth.keys import RandomBytes, new_key, parse_key
 from gateway.auth.principal import KeyInfo, KeySpec, ScopeInfo
 from gateway.auth.repository import Replay
-from gateway.auth.rules import check_scope, check_spec
+from gateway.auth.rules import Invalid, check_scope, check_spec
 from gateway.changes import Change, write_change
 from gateway.records import Database
 from gateway.records.errors import RecordsRejected
@@ -118,8 +118,11 @@ class KeyAdmin:
             await self._keyring.announce(version, key_id)
         return info
 
-    async def put_scope(self, info: ScopeInfo, actor: str) -> ScopeInfo:
-        """Raises rules.Invalid, KeyReadOnly."""
+    async def put_scope(
+        self, info: ScopeInfo, actor: str, *, labels_said: bool = True
+    ) -> ScopeInfo:
+        """Without `labels_said`, `info` may not replace a scope that has labels. Raises
+        rules.Invalid, KeyReadOnly."""
         check_scope(info)
         if info.id in self._keyring.given_scopes:
             raise KeyReadOnly(info.id)
@@ -127,10 +130,12 @@ class KeyAdmin:
 
         def write(connection: sa.Connection) -> int:
             before = repository.put_scope(connection, info)
-            change = Change(
-                now, actor, "scope.put", info.id, _mark(before) if before else "", _mark(info)
-            )
-            return write_change(connection, TOPIC, change)
+            if before is not None and before.labels and not labels_said:
+                # Raised in the transaction, which is rolled back.
+                names = ", ".join(before.labels)
+                raise Invalid("labels", f"give them again ({names}), or [] to take them away")
+            shown = (_shown(before) if before else "", _shown(info))
+            return write_change(connection, TOPIC, Change(now, actor, "scope.put", info.id, *shown))
 
         await self._keyring.announce(await self._write(write), info.id)
         return info
@@ -143,8 +148,10 @@ class KeyAdmin:
             return await self._database.write(work)
 
 
-def _mark(info: ScopeInfo) -> str:
-    return hashlib.sha256(_encoder.encode(info)).hexdigest()[:16]
+def _shown(info: ScopeInfo) -> str:
+    """For the log of changes: what tells states apart, and the labels, as far as there is room."""
+    mark = hashlib.sha256(_encoder.encode(info)).hexdigest()[:16]
+    return f"{mark} labels={','.join(sorted(info.labels))}"[:128]
 
 
 def replay_of(idempotency_key: str, request: msgspec.Struct) -> Replay:

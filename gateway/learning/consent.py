@@ -23,6 +23,10 @@ class Look:
             self._seen = self._detect(self.text)
         return self._seen
 
+    def classes_with(self, answer: str) -> frozenset[str]:
+        """What is seen in the request or in its answer. Blocking, as above."""
+        return self.classes() | self._detect(answer)
+
 
 def labels_of(ex: Exchange) -> frozenset[str]:
     """The labels of a request, before the router's model has looked."""

@@ -185,7 +185,8 @@ class Shadow:
         local, turns = answer_text(job.events), turns_of(job.body)
         if local is None:
             return "no_local_text"
-        seen = await asyncio.to_thread(job.look.classes)
+        # The judge is shown the answer as well.
+        seen = await asyncio.to_thread(job.look.classes_with, local)
         if not self._consent.labels(seen):
             return "data_class"
         need = msgspec.structs.replace(job.need, labels=job.need.labels | seen)

@@ -31,8 +31,9 @@ class EmbeddedStore:
 
     Every acknowledged write is in the append-only file (fsync each second: a killed server loses
     nothing, a power cut up to a second). `volatile-lru`: only keys with a TTL are ever evicted,
-    and ledger keys have none. The server ends with its parent process. Call `start` on a thread
-    that lasts: the kernel ties the child to the thread that forked it.
+    and ledger keys have none. Its files are for their owner alone: answers are among what they
+    hold. The server ends with its parent process. Call `start` on a thread that lasts: the kernel
+    ties the child to the thread that forked it.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class EmbeddedStore:
                 stderr=subprocess.DEVNULL,
                 pass_fds=(lock,),
                 start_new_session=True,
+                umask=0o077,
                 preexec_fn=_die_with_parent(),
             )
         except OSError as exc:

@@ -13,7 +13,7 @@ from routers.onnx.classes import FILE as CLASSES
 from routers.onnx.classes import DataClassModel, load_classes
 from routers.onnx.language import FILE as LANGUAGE
 from routers.onnx.language import LanguageModel, load_language
-from routers.patterns.escapes import without_escapes
+from routers.patterns.escapes import without_escapes, without_references
 
 log = logging.getLogger("tollhouse.router")
 # Below this a language is a guess: two words, or names only.
@@ -33,11 +33,11 @@ class TextModels:
 
     def detect(self, text: str) -> frozenset[str]:
         """The data classes found; empty without a model, and where it failed. The model has learnt
-        from no JSON: what escapes stand for is put in their place."""
+        from no JSON and no HTML: what escapes and references stand for is put in their place."""
         if self._classes is None:
             return frozenset()
         try:
-            found = self._classes.detect(without_escapes(text))
+            found = self._classes.detect(without_references(without_escapes(text)))
         except Exception as exc:  # a border: the patterns have looked, and the request goes on
             self._failed(CLASSES, exc)
             return frozenset()

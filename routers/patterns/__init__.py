@@ -34,8 +34,9 @@ NOTHING = Detection()
 def detect(text: str, classes: Collection[str] = CLASSES) -> Detection:
     """Look for the data classes asked for; other names in `classes` are left to other detectors.
 
-    About 10 us for 300 plain characters and 0.1 s for a megabyte, twice that with backslashes in
-    it, up to some seconds for a megabyte of numbers made to be slow: run long texts in a thread.
+    About 10 us for 300 plain characters and 0.1 s for a megabyte, that much again with backslashes
+    in it and with codes of HTML or of URLs, up to some seconds for a megabyte of numbers made to be
+    slow: run long texts in a thread.
     Beyond the folded text itself, memory does not grow.
     """
     personal: set[str] = set()

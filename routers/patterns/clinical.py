@@ -198,16 +198,42 @@ _CODED = _words("icd diagnosis diagnosed dx diagnose diagnostic diagnóstico dia
 _BIRTH = _words("dob born geboren geburtsdatum naissance nacimiento née né nascita")
 _IDENTIFIED = _words("mrn medical patient chart record krankenversicherungsnummer nhs insurance "
                      "versichertennummer hospital paciente fallnummer")  # fmt: skip
+# One of them is in every text in which a number of a record is looked for.
+_NUMBERED = _IDENTIFIED | _words(
+    "patientid patientnr patientnummer patientnumber patientno patientmrn medicalrecordnumber "
+    "medicalrecord hospitalnumber chartnumber healthinsurancenumber healthinsuranceid kvnr "
+    "patnr patientenid patientennr patientennummer patientinnennummer pat patienten aufnahmenummer "
+    "versicherten versichertennr versichertenid krankenversicherten krankenversichertennr "
+    "krankenversichertennummer krankenversicherungs krankenversicherungsnr "
+    "patiënt patiëntnummer patiëntnr patiëntid patiëntennummer pasientnummer pasientnr "
+    "potilasnumero potilastunnus pacjenta choroby paziente utente doente clinica clínica clinico "
+    "clínico prontuario prontuário dossier sanitaria saúde saude ipp nhc"
+)
 
 # One set decides whether there is anything to weigh at all.
 _CUES = _PATIENT | _CLINICIAN | _CLINICAL | _TOLD_LOOSELY | _MEASURES | _CODED | _BIRTH
-_CUES = _CUES | _IDENTIFIED
+_CUES = _CUES | _NUMBERED
 _ASKED_FOR = _CUES | _TREATED | _KIN | _THIRD | _FIRST | _SECOND | _HISTORY | _PERSON | _ABROAD
 
+# Names of fields count too (`patient_id`, `patientId`): `_` or nothing may join the words.
 _RECORD_NUMBER = re.compile(
-    r"(?:\bmrn|\bmedical (?:record|chart)(?: (?:number|no|nr|id))?|\bpatient(?:en)?[ \-]?"
-    r"(?:id|no|nr|number|nummer)\b|\bchart (?:number|no)|\bfallnummer|versichertennummer|"
-    r"\bhistoria clínica|\bnhs (?:number|no)|\bipp)\b[^0-9\n]{0,16}[0-9](?:[ \-]?[0-9]){3}"
+    r"(?<![^\W_])(?:"
+    r"(?:mrn|kvnr|fallnummer|aufnahmenummer|hospital[ _\-]?number|potilas(?:numero|tunnus)|"
+    r"medical[ _\-]?(?:record|chart)(?:[ _\-]?(?:number|no|nr|id))?|"
+    r"(?:chart|nhs)[ _\-]?(?:number|no)|"
+    r"pati[eë]nt(?:en|in)?[ _\-]?(?:id|no|nr|number|nummer|mrn)|pat\.?[ \-]?nr|"
+    r"pasient(?:nummer|nr)|"
+    r"(?:health[ _\-]?insurance|(?:kranken)?versicherten|krankenversicherungs)"
+    r"[ _\-]?(?:id|nr|number|nummer)|"
+    r"(?:n[úu]m[eé]ro|numer|nr|n°|n\.o|id|codice|identifiant) (?:de |du |do |del )?"
+    r"(?:pa[cz]iente|patient|utente|pacjenta|doente))"
+    r"(?![^\W\d_])[^0-9\n]{0,16}[0-9](?:[ \-]?[0-9]){3}|"
+    # What may be followed by a year as well.
+    r"(?:historia cl[íi]nica|cartella clinica|historii choroby|processo cl[íi]nico|"
+    r"prontu[áa]rio|dossier (?:patient|m[ée]dical)|tessera sanitaria|"
+    r"cart[ãa]o nacional de sa[úu]de|(?:ipp|nhc)(?= ?[:n]| [0-9]))"
+    r"(?![^\W\d_])[^0-9\n]{0,16}[0-9](?:[ \-]?[0-9]){4}|"
+    r"patient/[0-9]{4})"
 )
 _ICD10 = re.compile(r"\b[a-tv-z][0-9][0-9ab]\.[0-9a-z]{1,4}\b")
 _DOSE = re.compile(r"\b[0-9]{1,4}(?:[.,][0-9]{1,3})? ?(?:mg|mcg|µg|μg|units|iu|ml)\b")
@@ -267,9 +293,11 @@ def clinical_kinds(text: str) -> set[str]:
     if _CUES.isdisjoint(words):
         return kinds
     terms = len(words & _CLINICAL)
+    if not words.isdisjoint(_NUMBERED) and has_match(_RECORD_NUMBER, text):
+        kinds.add("medical_record_number")
     if not terms and words.isdisjoint(_IDENTIFIED):
         return kinds
-    _identifiers(text, words, terms, kinds)
+    _coded_or_dosed(text, words, terms, kinds)
     if _is_consultation(text, words, terms, distinct):
         kinds.add("consultation")
     if _is_note(text, words, terms, distinct):
@@ -306,9 +334,7 @@ def _folded(text: str) -> bytes:
     return text.encode("utf-8", "replace").translate(_FOLD)
 
 
-def _identifiers(text: str, words: set[bytes], terms: int, kinds: set[str]) -> None:
-    if not words.isdisjoint(_IDENTIFIED) and has_match(_RECORD_NUMBER, text):
-        kinds.add("medical_record_number")
+def _coded_or_dosed(text: str, words: set[bytes], terms: int, kinds: set[str]) -> None:
     if terms >= 1 and not words.isdisjoint(_CODED) and has_match(_ICD10, text):
         kinds.add("icd10")
     if terms >= 2 and not words.isdisjoint(_BIRTH) and has_match(_DATE, text):

@@ -6,7 +6,13 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-from routers.patterns.escapes import has_more_than_codes, without_codes, without_escapes
+from routers.patterns.escapes import (
+    has_more_than_codes,
+    without_codes,
+    without_escapes,
+    without_percent,
+    without_references,
+)
 from routers.patterns.windows import WINDOW
 
 # Soft hyphen, joiners and marks of direction, byte order mark, variation selectors, tag letters.
@@ -16,6 +22,8 @@ _INVISIBLE = re.compile(
 )
 _DASHES = re.compile("[\u2010-\u2015\u2043\u2212\u30fc\ufe58\ufe63\uff0d\u00b7\u2022\u2024]")
 _FOREIGN_DIGIT = re.compile(r"(?![0-9])\d")
+# What NFKC leaves of marks: lines through or under a character, frames around it.
+_MARKS_LEFT = re.compile("[\u0300-\u036f\u1ab0-\u1aff\u20d0-\u20ff\ufe20-\ufe2f]+")
 
 # Characters that are folded at a time, and marks in a row that are looked through for a cut.
 _PIECE = 256
@@ -24,11 +32,16 @@ _MARKS = 64
 
 def readings(text: str) -> Iterator[str]:
     r"""The text as it stands, with `\uXXXX` resolved; and, where that makes a difference, with all
-    escapes of JSON strings resolved. Both count: in JSON `\nDE89` is an account in a line of its
-    own, in a path or a formula `\nhs` is no line's end."""
+    escapes of JSON strings resolved, and with character references of HTML and percent codes too.
+    All count: in JSON `\nDE89` is an account in a line of its own, in a path or a formula `\nhs` is
+    no line's end."""
     yield normalise(without_codes(text))
+    plain = without_escapes(text)
     if has_more_than_codes(text):
-        yield normalise(without_escapes(text))
+        yield normalise(plain)
+    resolved = without_percent(without_references(plain))
+    if resolved != plain:
+        yield normalise(resolved)
 
 
 def normalise(text: str) -> str:
@@ -44,7 +57,8 @@ def normalise(text: str) -> str:
 def _folded(piece: str) -> str:
     if piece.isascii():
         return piece
-    return _FOREIGN_DIGIT.sub(_digit, _DASHES.sub("-", unicodedata.normalize("NFKC", piece)))
+    folded = _DASHES.sub("-", unicodedata.normalize("NFKC", piece))
+    return _MARKS_LEFT.sub(_unless_on_ascii, _FOREIGN_DIGIT.sub(_digit, folded))
 
 
 def _between_letters(text: str) -> Iterator[str]:
@@ -69,6 +83,12 @@ def _joins(character: str) -> bool:
         return False
     first = unicodedata.normalize("NFKD", character)[0]
     return unicodedata.category(first)[0] == "M" or "\u1160" <= first <= "\u11ff"
+
+
+def _unless_on_ascii(match: re.Match[str]) -> str:
+    """Nothing for marks on a digit or a letter of ASCII, where they only hide it."""
+    on = match.string[max(0, match.start() - 1) : match.start()]
+    return "" if on.isascii() and on.isalnum() else match[0]
 
 
 def _digit(match: re.Match[str]) -> str:

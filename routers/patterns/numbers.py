@@ -31,6 +31,7 @@ from stdnum.se import personnummer
 from stdnum.us import itin, ssn
 
 Shape = tuple[int, ...]
+_PENSION_WEIGHTS = (2, 1, 2, 5, 7, 1, 2, 1, 2, 1, 2, 1)
 _DOUBLED = bytes.maketrans(b"0123456789", b"0246813579")
 
 
@@ -87,30 +88,60 @@ def _is_us(digits: str) -> bool:
 
 
 def _is_swedish(digits: str) -> bool:
+    """Coordination numbers too: the day is 60 higher (Skatteverket, SKV 707)."""
+    if digits[-6] in "6789":
+        day = f"{int(digits[-6]) - 6}{digits[-5]}"
+        return has_luhn(digits[-10:]) and "01" <= digits[-8:-6] <= "12" and "01" <= day <= "31"
     return bool(personnummer.is_valid(f"{digits[:-4]}-{digits[-4:]}"))
+
+
+def _is_spanish_insured(digits: str) -> bool:
+    """The number of the social security: province, number and two check digits."""
+    province, number = int(digits[:2]), int(digits[2:-2])
+    whole = number + province * 10_000_000 if number < 10_000_000 else int(digits[:-2])
+    return whole % 97 == int(digits[-2:])
+
+
+def is_german_pension(number: str) -> bool:
+    """Of the pension insurance, without separators: area, birth date, letter of the name, serial
+    number and check digit (VKVV, section 2)."""
+    digits = f"{number[:8]}{ord(number[8]) - ord('A') + 1:02d}{number[9:]}"
+    weighted = [int(c) * weight for c, weight in zip(digits, _PENSION_WEIGHTS, strict=False)]
+    born = "01" <= number[2:4] <= "31" and "01" <= number[4:6] <= "12"
+    return born and sum(sum(divmod(value, 10)) for value in weighted) % 10 == int(digits[-1])
 
 
 def _is_finnish(digits: str) -> bool:
     return bool(hetu.is_valid(f"{digits[:6]}-{digits[6:]}"))
 
 
+_NOT_AFTER, _NOT_BEFORE = r"(?<![^\W_])", r"(?![^\W_])"
+
+
 def _cue(*words: str) -> Cue:
-    hints = tuple(word.replace(r"\b", "").partition(" ?")[0] for word in words)
-    return Cue(re.compile("|".join(words)), hints)
+    """`|` at an end of a word: no other letter or digit may touch it there. A blank may be `_`, as
+    in names of fields, or nothing."""
+    patterns = [
+        re.sub(r"^\||\|$", lambda at: _NOT_AFTER if at.start() == 0 else _NOT_BEFORE, word)
+        for word in words
+    ]
+    hints = tuple(word.strip("|").partition(" ")[0] for word in words)
+    return Cue(re.compile("|".join(patterns).replace(" ", "[ _]?")), hints)
 
 
-_SSN = _cue("ssn", "social security", r"\bitin\b", "tax ?payer")
+_SSN = _cue("ssn", "social security", "|itin|", "tax payer")
 _CARD = _cue("card", "karte", "carte", "tarjeta", "carta di", "visa", "maestro", "kreditk")
-_STEUER = _cue("steuer", r"\btin\b", "tax id", "idnr", "id-nr")
+_STEUER = _cue("steuer", "|tin|", "tax id", "idnr", "id-nr")
 _BSN = _cue("bsn", "burgerservice", "sofi")
-_NHS = _cue(r"\bnhs\b")
-_SE = _cue("personnummer", "personal id")
+_NHS = _cue("|nhs|")
+_SE = _cue("personnummer", "personal id", "personnr", "persnr", "pers.nr", "samordning")
 _FI = _cue("hetu", "henkilötunnus")
-_DK = _cue(r"\bcpr\b", "personnummer")
-_CA = _cue(r"\bsin\b", "social insurance", "assurance sociale")
-_PT = _cue(r"\bnif\b", "contribuinte")
-_AU = _cue(r"\btfn\b", "tax file")
+_DK = _cue("|cpr|", "personnummer", "personnr")
+_CA = _cue("|sin|", "social insurance", "assurance sociale")
+_PT = _cue("|nif|", "contribuinte", "utente")
+_AU = _cue("|tfn|", "tax file")
 _IN = _cue("aadhaar", "aadhar", "uidai")
+_ES = _cue("|nss|", "seguridad social", "afiliación", "afiliacion")
 _AT = _cue("svnr", "sv-nr", "sozialversicherung", "versicherungsnummer")
 
 _CARD_SHAPES: tuple[Shape, ...] = (
@@ -139,6 +170,7 @@ _TABLE: tuple[tuple[Check, tuple[Shape, ...]], ...] = (
     (Check("se_personnummer", _is_swedish, _SE), ((10,), (12,))),
     (Check("fi_hetu", _is_finnish, _FI, dashed=True), ((6, 4),)),
     (Check("no_fnr", fodselsnummer.is_valid), ((11,), (6, 5))),
+    (Check("es_nss", _is_spanish_insured, _ES), ((12,), (2, 8, 2), (2, 10))),
     (Check("dk_cpr", cpr.is_valid, _DK), ((10,), (6, 4))),
     (Check("ca_sin", sin.is_valid, _CA), ((9,), (3, 3, 3))),
     (Check("pt_nif", nif.is_valid, _PT), ((9,), (3, 3, 3))),

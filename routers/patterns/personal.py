@@ -7,10 +7,20 @@ from collections.abc import Iterator
 
 from stdnum.es import dni, nie
 from stdnum.fi import hetu
+from stdnum.fr import nir
 from stdnum.ie import pps
 from stdnum.it import codicefiscale
 
-from routers.patterns.numbers import CHECKS, PREFIXES, Check, Cue, Shape, has_iban, is_card
+from routers.patterns.numbers import (
+    CHECKS,
+    PREFIXES,
+    Check,
+    Cue,
+    Shape,
+    has_iban,
+    is_card,
+    is_german_pension,
+)
 from routers.patterns.windows import REACH, WINDOW, has_any, matches
 
 # Digits and separators exclude each other, so there is one way to match: linear. A chunk of very
@@ -42,45 +52,88 @@ def _shapes_after(prefix: Shape) -> str:
 
 _SHAPED = re.compile(rf"(?<![0-9])(?={_shapes_after(())})[0-9]")
 
-_EMAIL = re.compile(
-    r"@(?<=[A-Za-z0-9._%+\-']@)(?<!git@)"
-    r"(?:[A-Za-z0-9\-]{1,63}\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])"
-)
+_EMAIL = re.compile(r"@(?<=[\w.%+\-']@)(?<!git@)(?:[\w\-]{1,63}\.){1,8}[^\W\d_]{2,24}(?![^\W_])")
 _SPELT_AT = re.compile(
     r"[(\[{<] ?(?:at|AT|ät) ?[)\]}>] ?[\w\-]{1,63}"
     r"(?: ?[(\[{<] ?(?:dot|DOT|punkt|point) ?[)\]}>] ?|\.)[A-Za-z]{2,24}"
 )
 _BRACKETS = ("(", "[", "{", "<")
 
+# Words may be parts of the name of a field (`phone_number`, `dateOfBirth`): `_` may touch them, but
+# no letter.
 _PHONE_BEFORE = re.compile(
-    r"\b(?:phone|tel|tels|telephone|telefon|telefono|teléfono|téléphone|mobile|mobil|handy|"
-    r"móvil|cell|cellphone|portable|fax|whatsapp|call|ring|calling|dial|anruf|rufnummer|"
-    r"phone number|reach (?:me|us|you|him|her)|answering|sms|text me)\b[^0-9\n]{0,24}$"
+    r"(?<![^\W_])(?:(?:mobile|cell|tele)?phone(?:number|no|nr)?|tels?|tél|telefon[^\W\d_]{0,8}|"
+    r"telefoon(?:nummer|nr)?|telefono|telefone|teléfono|téléphone|mobile|mobil(?:nummer|nr|tel)?|"
+    r"handy(?:nummer|nr)?|móvil|telemóvel|cell|portable|fax(?:nummer|nr)?|whatsapp|call|ring|calling|"
+    r"dial|anruf|rufnummer|rückruf|appelez|komórk[aię]|kom\.|tlf|tfn|puh|puhelin(?:numero)?|"
+    r"phone number|reach (?:me|us|you|him|her)|answering|sms|text me)(?![^\W\d_])[^0-9\n]{0,24}$"
 )
 # A piece of each word above: looking for these first is far cheaper.
 _PHONE_HINTS = (
     *("phone", "tel", "mobi", "handy", "móvil", "cell", "portable", "fax", "whatsapp", "call"),
-    *("ring", "dial", "anruf", "rufnummer", "reach ", "answering", "sms", "text me", "téléphone"),
+    *("ring", "dial", "anruf", "rufnummer", "reach ", "answering", "sms", "text me", "tél"),
+    *("rückruf", "appelez", "kom.", "komórk", "tlf", "tfn", "puh"),
 )
 _PHONE_AFTER = re.compile(r"^[\s\-x0-9]{0,8}[(\-\s]?(?:office|mobile|fax|cell|home|phone|tel)\b")
 _DATE = re.compile(
     r"(?:(?:19|20)[0-9]{2}[\-./][0-9]{1,2}[\-./][0-9]{1,2}|"
     r"[0-9]{1,2}[\-./][0-9]{1,2}[\-./](?:[0-9]{4}|[0-9]{2}))(?![\-./]?[0-9])"
 )
-_BORN = re.compile(
-    r"\b(?:dob|d\.o\.b\.?|date of birth|birth ?date|birthday|born(?: on)?|geboren(?: am)?|geb\.|"
-    r"geburtsdatum|née? le|date de naissance|fecha de nacimiento|nacid[oa] el|data di nascita|"
-    r"geboortedatum)[^0-9\n]{0,24}$"
+_BIRTH_WORDS = (
+    r"dob|d\.o\.b|date[ _]?of[ _]?birth|birth[ _]?(?:date|day)|geb(?:oren)?|geburts(?:datum|tag)|"
+    r"né(?:e|\(e\))? le|date[ _]?(?:de[ _]?)?naissance|"
+    r"f(?:echa|\.)[ _]?(?:de[ _]?)?nac(?:imiento)?|nacid[oa]|nat[oa](?: a [^\W\d_]{2,16})? il|"
+    r"data[ _]?di[ _]?nascita|geboorte(?:datum|dag)|ur\.|urodz(?:on[aey]|enia)|nascid[oa]|"
+    r"data[ _]?(?:de[ _]?)?nasc(?:imento)?|född|født|fødd|födelse(?:datum|dag)|"
+    r"fødsels(?:dato|dag)|syntynyt|syntymä(?:aika|päivä)"
 )
+# A piece of each of them.
+_BIRTH_HINTS = (
+    *("dob", "d.o.b", "birth", "geb", "né", "naissance", "nac", "nato ", "nata ", "nasc", "ur."),
+    *("urodz", "föd", "fød", "synty"),
+)
+
+
+def _after_birth(words: str, date: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<![^\W_])(?:{words})(?![^\W\d_])[^0-9\n]{{0,24}}{date}$")
+
+
+_BORN = _after_birth(f"{_BIRTH_WORDS}|born", "")
+# A date in words, up to its year. Biographies say so when somebody was `born`.
+_BORN_IN_WORDS = _after_birth(
+    _BIRTH_WORDS,
+    r"[0-9]{1,2}(?:\.|(?:st|nd|rd|th)?,| ?(?:\.|st|nd|rd|th|er|o)?[ \-](?:de |of )?[^\W\d_]{3,12}"
+    r"\.?,?[ \-]?(?:de|del)?) ?",
+)
+_DAY = r"[ \-./]{1,3}"
+_BIRTH_DATE = re.compile(
+    rf"(?:(?:19|20)[0-9]{{2}}{_DAY}[0-9]{{1,2}}{_DAY}[0-9]{{1,2}}|"
+    rf"[0-9]{{1,2}}{_DAY}[0-9]{{1,2}}{_DAY}(?:[0-9]{{4}}|[0-9]{{2}})|"
+    r"(?:19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:[0-2][0-9]|3[01]))(?![\-./]?[0-9])"
+)
+_YEAR = re.compile(r"(?:19|20)[0-9]{2}")
 _DOCUMENT = re.compile(
-    r"(?:driver'?s?|driving|drivers) licen[cs]e|passport (?:no|num)|führerschein|"
-    r"reisepass|passnummer|permis de conduire|pasaporte|permiso de conducir"
+    r"(?:driver'?s?|driving)[ _]?licen[cs]e|passport[ _]?(?:no|num)|führerschein|reisepass|"
+    r"pass(?:nummer|nr)|personalausweis|ausweis(?:nummer|nr)|permis de conduire|passeport|"
+    r"carte d.identité|pasaporte|permiso de conducir|carta d.identità|passaporto|passaporte|"
+    r"cartão de cidadão|rijbewijs|paspoort|identiteitskaart|paszport|dow[oó]du? osobist|"
+    r"körkort|førerkort|kørekort"
 )
-_DOCUMENT_HINTS = ("licen", "pass", "perm", "führ")
+_DOCUMENT_HINTS = (
+    *("licen", "pass", "perm", "führ", "ausweis", "identi", "cidadão", "rijbew", "paspo", "paszp"),
+    *("osobist", "körk", "førerk", "kørek"),
+)
 _DOCUMENT_NUMBER = re.compile(r"\b[A-Z]{0,3}[0-9][0-9A-Z]{4,17}\b", re.ASCII | re.IGNORECASE)
 _NINO = re.compile(
     r"(?<![A-Z0-9])[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z][ \-]?(?:[0-9]{2}[ \-]?){3}[A-D](?![A-Z0-9])"
 )
+_SEPARATORS = re.compile(r"[ .\-/]")
+_CORSICAN = re.compile(
+    r"[12](?:[ .\-]?[0-9]{2}){2}[ .\-]?2[AaBb](?:[ .\-]?[0-9]{3}){2}[ .\-]?[0-9]{2}(?![0-9])"
+)
+_PENSION = re.compile(r"[0-9]{2}[ \-/]?[0-9]{6}[ \-/]?[A-Za-z][ \-/]?[0-9]{2}[ \-/]?[0-9](?![0-9])")
+# Signs of the century in Finnish numbers, those of 2023 included.
+_CENTURIES = tuple("ABCDEFUVWXY")
 _CHECK_LETTER = re.compile(r"[ \-]?([A-Za-z])(?![A-Za-z0-9])")
 _CUE_REACH = 48
 
@@ -126,6 +179,7 @@ class _Scan:
         self._text = text
         self._kinds = kinds
         self._said: bool | None = None
+        self._born: bool | None = None
         self._broken_off = -4
         self._block = -1
         self._heard: dict[int, bool] = {}
@@ -143,7 +197,10 @@ class _Scan:
             return
         if start and text[start - 1].isalpha():
             _after_letters(text, start, kinds)
-        if size < 5:
+        dated = size == 4 and "dob" not in kinds and self._tells_birth()
+        if dated and _is_year_of_birth(text, start):
+            kinds.add("dob")
+        if size < 5 and not (start and text[start - 1].isalpha()):
             return
         documents = "id_document" not in kinds and self._names_document()
         if documents and _is_document(text, start):
@@ -185,6 +242,12 @@ class _Scan:
         if self._said is None:
             self._said = has_any(_DOCUMENT_HINTS, self._text)
         return self._said
+
+    def _tells_birth(self) -> bool:
+        """As `_names_document`, of a word of birth."""
+        if self._born is None:
+            self._born = has_any(_BIRTH_HINTS, self._text)
+        return self._born
 
     def _check_shapes(self, start: int, end: int, *, pair: bool = False) -> None:
         """Every run of groups that begins in a chunk and has a shape with checks. `pair`: the
@@ -259,7 +322,7 @@ def _beside_letters(text: str, start: int, end: int, digits: str, kinds: set[str
     size = len(digits)
     letter = _CHECK_LETTER.match(text, end)
     if letter is None:
-        if size == 6 and text[end : end + 1] == "A" and hetu.is_valid(text[start : end + 5]):
+        if size == 6 and text[end : end + 1] in _CENTURIES and hetu.is_valid(text[start : end + 5]):
             kinds.add("fi_hetu")
     elif size == 8:
         if dni.calc_check_digit(digits) == letter[1].upper():
@@ -272,10 +335,25 @@ def _beside_letters(text: str, start: int, end: int, digits: str, kinds: set[str
         kinds.add("uk_nino")
     elif size == 9 and text[start + 6] == "-" and hetu.is_valid(text[start : end + 1]):
         kinds.add("fi_hetu")
+    if size in (6, 8):
+        _around_a_letter(text, start, size, kinds)
     if size == 7 and "pps" in text[max(0, start - _CUE_REACH) : start].lower():
         code = text[start : end + 2]
         if pps.is_valid(code) or pps.is_valid(code[:8]):
             kinds.add("ie_pps")
+
+
+def _around_a_letter(text: str, start: int, size: int, kinds: set[str]) -> None:
+    """Numbers with a letter behind their first six or eight digits: of a French person born in
+    Corsica; of the German pension insurance, which is a person's social security number."""
+    if size == 6:
+        corsican = _CORSICAN.match(text, start)
+        if corsican and nir.is_valid(_SEPARATORS.sub("", corsican[0]).upper()):
+            kinds.add("fr_nir")
+        return
+    pension = _PENSION.match(text, start)
+    if pension and is_german_pension(_SEPARATORS.sub("", pension[0]).upper()):
+        kinds.add("de_rvnr")
 
 
 def _is_phone(text: str, start: int, end: int, chunk: str, spans: list[tuple[int, int]]) -> bool:
@@ -306,9 +384,16 @@ def _phone_cue(text: str, start: int, end: int) -> bool:
 
 
 def _is_birth_date(text: str, start: int, chunk: str) -> bool:
-    if not _DATE.match(chunk):
+    if not _BIRTH_DATE.match(chunk):
         return False
     return _BORN.search(text[max(0, start - _CUE_REACH) : start].lower()) is not None
+
+
+def _is_year_of_birth(text: str, start: int) -> bool:
+    """Whether four digits are the year of a birth date in words (12 March 1961, March 12, 1961)."""
+    if not _YEAR.match(text, start):
+        return False
+    return _BORN_IN_WORDS.search(text[max(0, start - _CUE_REACH) : start].lower()) is not None
 
 
 def _is_document(text: str, start: int) -> bool:

@@ -283,6 +283,26 @@ def test_terms_of_a_team_are_set_and_those_of_the_file_are_not(
     assert status(admin.put("/budgets/team:red", json={"labels": ["BAD"]})) == 400
 
 
+def test_who_sets_a_budget_takes_no_label_away_by_saying_nothing(
+    admin: httpx.Client, gateway: Any
+) -> None:
+    key = "th-configconfig-" + "c" * 43
+    assert status(admin.put("/budgets/team:red", json={"labels": ["phi", "eu"]})) == 200
+    reply = admin.put("/budgets/team:red", json={"budget_usd": 2})
+    assert status(reply) == 400
+    assert reply.json()["errors"][0]["path"] == "labels"
+    assert "eu" in reply.json()["errors"][0]["message"]
+    principal = gateway.call(lambda c: c.keyring.authenticate(key))
+    assert {"phi", "eu"} <= principal.labels
+    assert "team:red" not in [scope.id for scope in principal.scopes]
+    reply = admin.put("/budgets/team:red", json={"budget_usd": 2, "labels": []})
+    assert reply.json()["labels"] == []
+    last = admin.get("/changes").json()["items"][0]
+    assert (last["action"], last["target"]) == ("scope.put", "team:red")
+    assert last["before"].endswith("labels=eu,phi")
+    assert last["after"].endswith("labels=")
+
+
 def test_decisions_and_usage_are_found(admin: httpx.Client, gateway: Any, fill: Any) -> None:
     fill(gateway)
     newest = admin.get("/decisions", params={"limit": 2}).json()

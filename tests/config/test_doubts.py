@@ -45,6 +45,21 @@ def test_labels_that_nobody_satisfies_are_told() -> None:
     assert doubts(config(policy)) == ["policies.default: no backend satisfies the label us"]
 
 
+def test_a_local_backend_with_a_model_that_runs_elsewhere_is_told() -> None:
+    ollama = """
+[backends.ollama]
+provider = "ollama"
+base_url = "http://127.0.0.1:1/v1"
+tier = "{}"
+[backends.ollama.models]
+"llama3.2:3b" = {{ input = 0.0, output = 0.0 }}
+"big" = {{ upstream = "gpt-oss:120b-cloud", input = 1.0, output = 1.0 }}
+"""
+    found = doubts(config(ollama.format("local")))
+    assert [said.split(": ")[0] for said in found] == ["backends.ollama.models.big"]
+    assert doubts(config(ollama.format("elsewhere"))) == []
+
+
 def test_keys_that_can_ask_nobody_are_told() -> None:
     assert "keys create" in doubts(config("", keys=False))[0]
     key = '[[keys]]\nkey = "${OTHER}"\nallow = ["hree/*", "here/*"]\n'

@@ -71,6 +71,12 @@ def test_text_that_looks_like_binary_data_is_read(scene: Scene, body: dict[str, 
         ("pii", "name\tX\nTel: 030 1234567\nok"),
         ("phi", "Patient:\nDOB 01/02/1970\nfever\nasthma"),
         ("phi", "line\nMRN 12345678"),
+        ("pii", '{"birth_date": "1961-03-12"}'),
+        ("pii", "Handynummer: 0171 2345678, Fødselsdato: 12.03.1961"),
+        ("pii", "Mail an max&#64;klinik.de"),
+        ("pii", "https://example.org/t?email=max%40web.de"),
+        ("phi", "Patientennummer: 48213377"),
+        ("phi", '{"patient_id": "48213377", "finding": "none"}'),
     ],
 )
 def test_arguments_of_tools_are_read_as_what_they_stand_for(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
@@ -86,6 +88,55 @@ async def test_api_keys_and_engines_are_found(
     assert "gpt-4o" in config.backends["openai"].models
     assert any("OPENAI_API_KEY" in note for note in notes)
     assert not any("sk-x" in note for note in notes)
+
+
+@contextlib.asynccontextmanager
+async def listening(answers: dict[str, str]) -> AsyncIterator[int]:
+    """A server on a port of its own that answers these paths, and 404 for others."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        body = answers.get(head.split()[1], "")
+        status = "200 OK" if body else "404 Not Found"
+        writer.write(f"HTTP/1.1 {status}\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def test_models_that_an_engine_hands_on_are_not_local(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = {
+        "/v1/models": '{"data": [{"id": "llama3.2:3b"}, {"id": "gpt-oss:120b-cloud"}, '
+        '{"id": "glm-4.6:cloud"}, {"id": "ours:latest"}]}',
+        "/api/tags": '{"models": [{"name": "llama3.2:3b"}, {"name": "gpt-oss:120b-cloud", '
+        '"remote_host": "https://ollama.com:443"}, {"name": "glm-4.6:cloud"}, '
+        '{"name": "ours:latest", "remote_host": "https://ollama.com:443"}]}',
+    }
+    async with listening(answers) as port:
+        rows = load_providers()
+        only = {"ollama": msgspec.structs.replace(rows["ollama"], local_port=port)}
+        monkeypatch.setattr(discovery, "load_providers", lambda: only)
+        config, notes = await discovery.discover({}, str(tmp_path))
+    assert list(config.backends["ollama"].models) == ["llama3.2:3b"]
+    assert any("glm-4.6:cloud, gpt-oss:120b-cloud, ours:latest left out" in n for n in notes)
+
+
+async def test_an_engine_without_a_list_of_its_own_is_known_by_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with listening({"/v1/models": '{"data": [{"id": "gpt-oss:120b-cloud"}]}'}) as port:
+        rows = load_providers()
+        only = {"ollama": msgspec.structs.replace(rows["ollama"], local_port=port)}
+        monkeypatch.setattr(discovery, "load_providers", lambda: only)
+        config, notes = await discovery.discover({}, str(tmp_path))
+    assert not config.backends
+    assert any("no local engine" in note for note in notes)
 
 
 async def test_the_first_key_stays_the_same(tmp_path: Path, no_keys: None) -> None:

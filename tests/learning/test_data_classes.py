@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -60,6 +61,22 @@ def test_what_the_model_sees_counts_as_a_label(
     assert learner.metric("tollhouse_captures_total") == 1
     assert {b["model"] for b in talk.asked if text in json.dumps(b)} == asked
     assert bool(learner.labels()) is (captured == "kept")
+
+
+def test_what_the_model_sees_in_the_answer_is_shown_to_no_judge(
+    learn: Start, talk: Talk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = talk._text
+
+    def told(body: dict[str, Any], model: str) -> str:
+        return NOTE if model == "local" else answers(body, model)
+
+    monkeypatch.setattr(talk, "_text", told)
+    talk.asked.clear()
+    learner = learn(CONFIG.format(labels="[]"), artefact="static-192")
+    learner.chat(PLAIN)
+    learner.compared("data_class")
+    assert talk.models() == ["local"]
 
 
 def test_where_the_model_sees_nothing_all_is_learnt(learn: Start, talk: Talk) -> None:

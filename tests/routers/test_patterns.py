@@ -48,6 +48,87 @@ FOUND = [
     ("dob", "geboren am 03.12.1961"),
     ("id_document", "My driver's license number is A56319335"),
 ]
+ABROAD = [
+    *(
+        ("dob", text)
+        for text in (
+            "né(e) le 12/03/1961",
+            "F. nac.: 12/03/1961",
+            "nata a Roma il 12/03/1961",
+            "ur. 12.03.1961",
+            "Data urodzenia: 12.03.1961",
+            "Data de nascimento: 12/03/1961",
+            "född 1961-03-12",
+            "Fødselsdato: 12.03.1961",
+            "Syntymäaika: 12.3.1961",
+            "geb. 12. 03. 1961",
+            "DOB 12-Mar-1961",
+            "date of birth: March 12, 1961",
+            "geboren am 12. März 1961",
+            "née le 1er mars 1961",
+            "nacido el 12 de marzo de 1961",
+        )
+    ),
+    *(
+        ("phone", text)
+        for text in (
+            "Meine Telefonnummer ist 0171 2345678",
+            "Handynummer: 0171/2345678",
+            "Tél. : 01 42 34 56 78",
+            "Tlf. 612 345 678",
+            "telefoonnummer 06-12345678",
+            "nr telefonu 601 234 567",
+            "kom. 601 234 567",
+            "telemóvel 912 345 678",
+            "mobilnummer 070-123 45 67",
+            "tfn 070-123 45 67",
+            "tlf 912 34 567",
+            "puh. 040 1234567",
+            "Rückruf unter 0049 171 2345678",
+        )
+    ),
+    ("de_rvnr", "15 120361 M 002"),
+    ("de_rvnr", "SV-Nr. 15120361M002"),
+    ("fi_hetu", "010190B308L"),
+    ("fr_nir", "1 61 03 2A 056 123 28"),
+    ("fr_nir", "161032A05612328"),
+    ("es_nss", "NSS 28/12345678/40"),
+    ("se_personnummer", "pers.nr 8112289874"),
+    ("se_personnummer", "701063-2391"),
+    ("dk_cpr", "personnr. 211062-5629"),
+    ("id_document", "Personalausweis L01X00T471"),
+    ("id_document", "Passeport : 12AB34567"),
+    ("id_document", "dowód osobisty ABA300000"),
+]
+HIDDEN = [
+    ("iban", "IBAN: DE89&nbsp;3704&nbsp;0044&nbsp;0532&nbsp;0130&nbsp;00"),
+    ("iban", "IBAN: DE89&#160;3704&#xa0;0044&#xA0;0532&#160;0130&#160;00"),
+    ("email", "<p>Mail an max&#64;klinik.de</p>"),
+    ("email", "max&amp;commat;klinik.de"),
+    ("email", '{"html": "max&#64;klinik.de\\n"}'),
+    ("card", "".join(f"&#{ord(digit)};" for digit in "4111111111111111")),
+    ("email", "https://example.org/t?email=max.muster%40web.de&ok=1"),
+    ("phone", "https://example.org/t?phone=%2B491712345678"),
+    ("iban", "https://example.org/t?iban=DE89%203704%200044%200532%200130%2000"),
+    ("card", "".join(f"{digit}\u0332" for digit in "4111111111111111")),
+    ("card", "".join(f"{digit}\ufe0f\u20e3" for digit in "4111111111111111")),
+    ("email", "max@m\u00fcller.de"),
+    ("email", "ren\u00e9@example.org"),
+    ("clinical_note", "Die Patientin klagt &uuml;ber &Uuml;belkeit und Erbrechen."),
+]
+FIELDS = [
+    ("dob", "birth_date", "1961-03-12"),
+    ("dob", "dateOfBirth", "1961-03-12"),
+    ("dob", "patient_dob", "1961-03-12"),
+    ("dob", "birthdate", "19610312"),
+    ("dob", "fecha_nacimiento", "1961-03-12"),
+    ("phone", "phone_number", "0171 2345678"),
+    ("phone", "phoneNumber", "0171 2345678"),
+    ("us_ssn", "social_security_number", "536323065"),
+    ("uk_nhs", "nhs_number", "9434765870"),
+    ("id_document", "passport_number", "C01X00T47"),
+    ("id_document", "drivers_license", "D1234567"),
+]
 CLINICAL = [
     "Patient presents with chest pain, DOB 03/12/1961, MRN 445566, prescribed metoprolol 50 mg",
     "MRN: 00445566",
@@ -64,6 +145,33 @@ CLINICAL = [
     "Patienten söker på grund av bröstsmärta och andnöd sedan i går.",
     "Frau M., 81 Jahre, gestürzt, Schenkelhalsfraktur links, Operation heute.",
     "Huisarts: Waar doet het pijn?\nPatiënte: In mijn buik.",
+]
+NUMBERS_OF_RECORDS = [
+    "Patientennummer: 48213377",
+    "Patienten-ID 48213377",
+    "Pat.-Nr. 48213377",
+    "Krankenversichertennummer A123456780",
+    "Versicherten-Nr. A123456780",
+    "KVNR: A123456780",
+    "IPP : 800012345678",
+    "numéro de dossier patient 48213377",
+    "Historia clínica nº 482133",
+    "NHC: 482133",
+    "número de paciente 482133",
+    "cartella clinica n. 482133",
+    "ID paziente: 482133",
+    "patiëntnummer 4821337",
+    "numer pacjenta 4821337",
+    "n.º de utente: 123456789",
+    "patientnummer 4821337",
+    "pasientnr. 4821337",
+    "potilasnumero 4821337",
+    "patient_id=48213377",
+    '{"patientId": 48213377}',
+    '{"patient_mrn": "48213377", "medical_record_number": "48213377"}',
+    '{"subject": {"reference": "Patient/48213377"}}',
+    "hospital number 482133",
+    "health insurance number 48213377",
 ]
 CLEAN = [
     "",
@@ -84,6 +192,19 @@ CLEAN = [
     "Quel médicament prend-on contre la fièvre ?",
     "Il ministro presenta il piano contro il cancro.",
     "Der Mann, 40 Jahre, sucht eine Wohnung in Kiel.",
+    "SELECT patient_id, visit FROM visits WHERE year = 2020",
+    "There was no patient in 2020.",
+    "La historia clínica de 2020",
+    "What is the difference between IPP and LPD? See RFC 8011.",
+    "NHC 2024 hurricane season",
+    "Health insurance no longer covers 20000 people.",
+    "Was ist eine Patientennummer?",
+    "NATO summit in Vilnius, 11-07-2023",
+    "Martin Luther King was born on January 15, 1929.",
+    "Da spanierne kom levde 2-300 000 i byen",
+    "In 1999 and 2003 they won 4 of 12 games.",
+    "70 birthdays in 2021 at 12 places",
+    'if (a && b) { printf("%02d%%&amp;", 4); } // AT&T; 100%25',
 ]
 
 
@@ -94,9 +215,30 @@ def test_personal_data_is_found_however_it_is_written(kind: str, text: str) -> N
     assert found.labels == {"pii"}
 
 
+@pytest.mark.parametrize(("kind", "text"), ABROAD)
+def test_personal_data_is_found_as_other_countries_write_it(kind: str, text: str) -> None:
+    assert kind in detect(text, ("pii",)).kinds
+
+
+@pytest.mark.parametrize(("kind", "text"), HIDDEN)
+def test_markup_codes_and_marks_hide_nothing(kind: str, text: str) -> None:
+    assert kind in detect(text).kinds
+
+
+@pytest.mark.parametrize(("kind", "field", "value"), FIELDS)
+def test_the_name_of_a_field_says_what_its_value_is(kind: str, field: str, value: str) -> None:
+    for text in (json.dumps({field: value}), f"{field}={value}", f"?a=1&{field}={value}"):
+        assert kind in detect(text, ("pii",)).kinds
+
+
 @pytest.mark.parametrize("text", CLINICAL)
 def test_clinical_records_are_found(text: str) -> None:
     assert detect(text).labels >= {"phi"}
+
+
+@pytest.mark.parametrize("text", NUMBERS_OF_RECORDS)
+def test_the_number_of_a_patients_record_is_health_data_in_any_language(text: str) -> None:
+    assert "medical_record_number" in detect(text, ("phi",)).kinds
 
 
 IN_LINES = [
@@ -168,7 +310,11 @@ def test_ordinary_text_is_left_alone(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["4111 1111 1111 1112", "GB82 WEST 1234 5698 7654 33", "54362315-A", "666-32-3065"]
+    "text",
+    [
+        *("4111 1111 1111 1112", "GB82 WEST 1234 5698 7654 33", "54362315-A", "666-32-3065"),
+        *("15 120361 M 003", "161032A05612329", "NSS 28/12345678/41", "701063-2392", "010190B308M"),
+    ],
 )
 def test_wrong_check_digits_are_no_data(text: str) -> None:
     assert detect(text, ("pii",)).labels == frozenset()
@@ -211,6 +357,14 @@ def test_nothing_is_missed_at_the_end_of_a_long_text() -> None:
         "\\\\n1",
         '\\\\\\"',
         "\u0301\u0323",
+        "1\u0332",
+        "&",
+        "&amp;",
+        "&#49;",
+        "%31",
+        "born 12 May 1999 ",
+        "12345678a",
+        "numero de paciente ",
     ],
 )
 def test_adversarial_megabytes_end(unit: str) -> None:

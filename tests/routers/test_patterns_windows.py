@@ -55,6 +55,7 @@ texts = st.lists(
                     'x\\nDE89370400440532013000\\"',
                     "\\t",
                 ),
+                *("&#64;", "&nbsp;", "&", ";", "%40", "%2", "1961 ", "ur. 12 mar ", "geb. "),
                 *("née ", "e\u0301", "\uff14111", "\\u0034111 1111 1111 1111", "\u2013", "\ufdfa"),
             )
         ),
@@ -149,7 +150,16 @@ def test_data_across_the_edge_of_a_window_is_found(kind: str) -> None:
 def test_folding_by_pieces_is_folding_the_whole(text: str) -> None:
     for filler in ("", "x" * (normalise._PIECE - 3)):
         whole = unicodedata.normalize("NFKC", filler + text.replace("\u200b", ""))
-        assert normalise.normalise(filler + text) == whole.replace("\u2013", "-")
+        whole = re.sub("(?<=[a-z0-9])[\u0301\u0323]+", "", whole.replace("\u2013", "-"))
+        assert normalise.normalise(filler + text) == whole
+
+
+@pytest.mark.parametrize("at", ["&#64;", "&amp;commat;", "%40", "\\u0040"])
+def test_an_escape_across_the_edge_of_a_window_is_resolved(at: str) -> None:
+    for shift in range(-12, 2):
+        filler = "word, " * (windows.WINDOW // 6 + 20)
+        text = f"{filler[: windows.WINDOW + shift - 5]} jane{at}example.org {filler}"
+        assert detect(text).kinds == ("email",)
 
 
 def test_words_that_a_cut_goes_through_are_whole() -> None:

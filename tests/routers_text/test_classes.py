@@ -315,6 +315,12 @@ def test_the_escapes_of_json_hide_nothing_from_the_model(classes: DataClassModel
         assert texts.detect(text) == {"pii", "phi"}, text
 
 
+def test_references_of_html_hide_nothing_from_the_model(classes: DataClassModel) -> None:
+    texts = TextModels(classes=classes)
+    coded = "".join(f"&#{ord(letter)};" for letter in f"{NAMED} {NOTE}")
+    assert texts.detect(coded) == texts.detect(coded.replace("&", "&amp;")) == {"pii", "phi"}
+
+
 def test_one_model_that_works_does_not_hide_that_another_fails() -> None:
     works = Broken()
     works.broken = False

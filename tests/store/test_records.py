@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -419,3 +420,28 @@ async def test_a_database_that_cannot_be_opened_is_an_error_of_ours(url: str):
     with pytest.raises(RecordsError):
         await database.start()
     await database.aclose()
+
+
+def readable_by_others(folder: Path) -> tuple[set[str], list[str]]:
+    """The names of all files below it, and of those that others than their owner may use."""
+    made = [path for path in folder.glob("*/**/*") if not path.is_dir()]
+    return {path.name for path in made}, [p.name for p in made if p.stat().st_mode & 0o077]
+
+
+async def test_files_are_for_their_owner_alone_wherever_they_are(tmp_path: Path) -> None:
+    for folder in (tmp_path / "records", tmp_path / "store"):
+        folder.mkdir(mode=0o755)
+    database = Database(f"sqlite:///{tmp_path}/records/records.db")
+    server = EmbeddedStore(tmp_path / "store")
+    before = os.umask(0o022)
+    try:
+        await database.start()
+        await database.write(file_records, [decision(1)])
+        server.start()
+        made, readable = readable_by_others(tmp_path)
+        assert {"records.db", "records.db-wal", "valkey.log"} <= made
+        assert readable == []
+    finally:
+        os.umask(before)
+        server.stop()
+        await database.aclose()
