@@ -194,7 +194,9 @@ def _check_backend(name: str, backend: BackendConfig) -> None:
         if not url.startswith(("http://", "https://")):
             raise ConfigError(f"{where}.base_url", "must start with http:// or https://")
     for key in ("connect", "first_token", "idle", "total"):
-        _above_0(getattr(backend.timeouts, key), f"{where}.timeouts.{key}")
+        seconds = getattr(backend.timeouts, key)
+        if seconds is not None:
+            _above_0(seconds, f"{where}.timeouts.{key}")
     try:
         nano_usd(backend.gpu_second_usd, f"{where}.gpu_second_usd")
     except PriceError as exc:
