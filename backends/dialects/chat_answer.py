@@ -44,11 +44,20 @@ def encode_usage(usage: Usage) -> dict[str, Any]:
     }
 
 
+def generated(prompt: int, completion: int, total: object) -> int:
+    """Output tokens, reasoning included. OpenAI counts it in the completion, xAI beside it
+    (docs.x.ai, "Consumption and rate limits") and Gemini's endpoint in the total alone, so that
+    what the total has beyond the prompt was generated."""
+    return max(completion, total - prompt) if type(total) is int else completion
+
+
 def decode_usage(usage: object) -> Usage | None:
     """None when nothing, or nothing believable, was reported."""
     if not isinstance(usage, dict):
         return None
     prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens", 0)
+    if type(prompt) is int and type(completion) is int:
+        completion = generated(prompt, completion, usage.get("total_tokens"))
     inside = usage.get("prompt_tokens_details")
     inside = inside if isinstance(inside, dict) else {}
     beside = usage.get("completion_tokens_details")

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from backends.base import Event, Operation, Usage
+from backends.dialects.chat_answer import generated
 from backends.dialects.exchange import Incoming
 from backends.dialects.refusals import ErrorBody, Refusal, error_for, read_error, redact
 from backends.errors import (
@@ -77,6 +78,7 @@ class _Details(msgspec.Struct):
 class _Usage(msgspec.Struct):
     prompt_tokens: int = -1
     completion_tokens: int | None = None
+    total_tokens: Any = None
     prompt_tokens_details: _Details | None = None
     completion_tokens_details: _Details | None = None
 
@@ -101,7 +103,8 @@ def read_usage(raw: bytes) -> Usage | None:
         usage = _decode_usage(raw)
     except msgspec.DecodeError:
         return None
-    prompt, completion = usage.prompt_tokens, usage.completion_tokens or 0
+    prompt = usage.prompt_tokens
+    completion = generated(prompt, usage.completion_tokens or 0, usage.total_tokens)
     read = usage.prompt_tokens_details or _Details()
     made = usage.completion_tokens_details or _Details()
     cached, written = read.cached_tokens or 0, read.cache_write_tokens or 0

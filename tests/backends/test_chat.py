@@ -7,6 +7,7 @@ import pytest
 
 from backends.base import Usage
 from backends.dialects.chat import ChatBackend, ChatSettings, Quirks
+from backends.dialects.chat_answer import decode_usage
 from backends.errors import (
     ChoicesMissing,
     ContextTooLong,
@@ -272,6 +273,34 @@ async def test_usage_with_details(serve) -> None:
     reply, events = await collect(backend, call())
     assert reply.usage == Usage(100, 50, 60, 30, 20)
     assert not events[-1].usage_only
+
+
+# As xAI states it, where the reasoning is beside the completion, and as Gemini does, where only the
+# total knows of it.
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        ((32, 9, 135, 94), Usage(32, 103, reasoning=94)),
+        ((10, 20, 130, 100), Usage(10, 120, reasoning=100)),
+        ((8, 9, 35, None), Usage(8, 27)),
+        ((8, 9, None, None), Usage(8, 9)),
+        ((8, 9, 3, None), Usage(8, 9)),
+        ((8, 9, None, 94), None),
+        ((8, 9, 10**12, None), None),
+    ],
+)
+async def test_all_that_was_generated_counts_as_output(serve, usage, expected) -> None:
+    prompt, completion, total, reasoning = usage
+    stated = {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": total,
+        "completion_tokens_details": {"reasoning_tokens": reasoning},
+    }
+    backend, _ = await serve(body_answer({**WHOLE, "usage": stated}))
+    reply, _ = await collect(backend, call(stream=False))
+    assert reply.usage == expected
+    assert decode_usage(stated) == expected
 
 
 async def test_a_whole_answer(serve) -> None:
