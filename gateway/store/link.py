@@ -27,6 +27,7 @@ _NOTHING = object()
 # The package's own annotation admits tuples of one element only.
 pack: Callable[[tuple[Any, ...]], bytes] = cast(Any, hiredis).pack_command
 _LAST_LOOK_S = 0.005
+_RECONNECT_S = 1.0
 _MAX_IN_FLIGHT = 20_000
 
 
@@ -111,6 +112,7 @@ class Link:
         self._connecting: asyncio.Task[None] | None = None
         self.wire: _Wire | None = None
         self.connections = 0
+        self._connected = 0.0
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
         self._waiting: deque[Entry] = deque()
         self._out: list[bytes] = []
@@ -206,6 +208,7 @@ class Link:
         self._connecting = None
         self._transport, self.wire = made
         self.connections += 1
+        self._connected = time.monotonic()
         self._greet(loop)
         self._flush()
 
@@ -242,6 +245,7 @@ class Link:
                 continue
             text = str(reply)
             if entry.again is not None and text.startswith("NOSCRIPT"):
+                usable = True
                 self._resend(entry)
                 continue
             error = translate(text)
@@ -253,9 +257,14 @@ class Link:
             self._health.success()
         else:
             self._health.failure()
-        if stale and not waiting and self._transport is not None:
-            # A demoted primary: connect anew, so that the name is resolved again.
-            self.drop(StoreUnavailable("reconnecting"))
+        if stale and self._transport is not None and (not waiting or self._has_lasted()):
+            # A demoted primary: connect anew, so that the name is resolved again. Under load
+            # something is always in flight, and no write of it would be done.
+            self.drop(StoreReadOnly("the store was a replica; connecting anew"))
+
+    def _has_lasted(self) -> bool:
+        """Whether the connection is old enough to be given up with calls in flight."""
+        return time.monotonic() - self._connected > _RECONNECT_S
 
     def _resend(self, entry: Entry) -> None:
         assert entry.again is not None
