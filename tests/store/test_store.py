@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import hiredis
 import psutil
@@ -72,28 +73,48 @@ async def test_a_script_the_server_forgot_is_loaded_again(store: Store):
     assert await store.call(INCR, ["n"], ["y"]) == [2, b"y"]
 
 
-async def _delay(path: str, seconds: float) -> asyncio.Server:
-    """A way to the socket on which every byte takes so long, in both directions."""
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
 
-    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        loop = asyncio.get_running_loop()
-        while data := await reader.read(65_536):
-            loop.call_later(seconds, writer.write, data)
+
+@contextlib.asynccontextmanager
+async def _listening(serve: Serve) -> AsyncIterator[str]:
+    """A server that ends with its last connection; its address as that of a store."""
+    served: list[asyncio.Task[None]] = []
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        served.append(task)
+        with contextlib.suppress(ConnectionError):
+            await serve(reader, writer)
         writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
 
-    async def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far = await asyncio.open_unix_connection(path)
-        await asyncio.gather(carry(reader, far[1]), carry(far[0], writer), return_exceptions=True)
-
-    return await asyncio.start_server(join, "127.0.0.1", 0)
+    async with await asyncio.start_server(connected, "127.0.0.1", 0) as server:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with asyncio.timeout(30):
+            await asyncio.gather(*served)
 
 
 @pytest.fixture
 async def distant(own: EmbeddedStore) -> AsyncIterator[Store]:
     """A server whose replies take as long as from another region."""
-    async with await _delay(own.url.removeprefix("unix://"), 0.05) as server:
-        port = server.sockets[0].getsockname()[1]
-        store = Store(StoreSettings(f"redis://127.0.0.1:{port}", deadline_ms=20_000))
+    path = own.url.removeprefix("unix://")
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        while data := await reader.read(65_536):
+            loop.call_later(0.05, writer.write, data)
+        loop.call_later(0.05, writer.close)
+
+    async def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far = await asyncio.open_unix_connection(path)
+        await asyncio.gather(carry(reader, far[1]), carry(far[0], writer))
+        await far[1].wait_closed()
+
+    async with _listening(join) as url:
+        store = Store(StoreSettings(url, deadline_ms=20_000))
         await store.ping()
         yield store
         await store.aclose()
@@ -126,11 +147,9 @@ async def test_a_demoted_primary_is_left_also_under_load():
                 elif started:
                     writer.write(b"-READONLY You can't write against a read only replica.\r\n")
                 started = True
-        writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        store = Store(StoreSettings(f"redis://127.0.0.1:{port}", deadline_ms=60_000))
+    async with _listening(serve) as url:
+        store = Store(StoreSettings(url, deadline_ms=60_000))
 
         async def write() -> set[type[StoreError]]:
             refused: set[type[StoreError]] = set()
