@@ -157,7 +157,7 @@ def _from_table(request: AnyRequest, exc: Exception, status: int) -> Response[Pr
 
 def _from_framework(exc: HTTPException) -> Response[Problem]:
     errors = tuple(
-        FieldError(_path(item), str(item.get("message", "not valid")))
+        FieldError(_path(item), _message(item))
         for item in (exc.extra if isinstance(exc.extra, list) else ())
         if isinstance(item, dict)
     )
@@ -174,6 +174,12 @@ def _path(item: dict[str, Any]) -> str:
     if item.get("source") == "body":
         return key.removeprefix("data.") if key != "data" else "body"
     return key or str(item.get("source", ""))
+
+
+def _message(item: dict[str, Any]) -> str:
+    message = str(item.get("message", "not valid"))
+    # Of a body that is not there, Litestar says only how its handlers call it.
+    return "a JSON body is needed" if message == "'data'" else message
 
 
 Handler = Callable[[AnyRequest, Exception], Response[Problem]]

@@ -27,6 +27,7 @@ _ORG = re.compile(r"[A-Za-z0-9_.@-]{1,128}")
 _REBUILD_TRIES = 20
 _PAGE = 1000
 
+_MEET = Script("meet", "#!lua flags=allow-oom\nreturn redis.call('SADD', KEYS[1], ARGV[1])")
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -125,9 +126,10 @@ class Ledger:
         self._known: dict[str, int] = {}
         self._enter = _script("enter")
         self._reserve = _script("reserve")
-        # Settling and sweeping give memory back, so they run even when the server is full.
+        # Settling and sweeping give memory back, and renewing takes none, so they run even when the
+        # server is full.
         self._settle = _script("settle", "allow-oom")
-        self._renew = _script("renew")
+        self._renew = _script("renew", "allow-oom")
         self._sweep = _script("sweep", "allow-oom")
         self._provision = _script("provision")
         self._balance = _script("balance", "no-writes")
@@ -259,7 +261,7 @@ class Ledger:
     async def _meet(self, org: str) -> None:
         if not _ORG.fullmatch(org):
             raise ValueError(f"not a usable org name: {org!r}")
-        await self._store.command("SADD", ORGS, org)
+        await self._store.call(_MEET, (ORGS,), (org,))
         # A new connection may lead to a server that has lost its data, so this is said again.
         self._known[org] = self._store.generation
 

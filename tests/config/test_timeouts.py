@@ -20,7 +20,9 @@ models.{model} = {{ {upstream} input = 1.0, output = 1.0 }}
 def first_token(model: str, *, upstream: str = "", timeouts: str = "total = 120.0") -> float:
     said = f'upstream = "{upstream}",' if upstream else ""
     text = BACKEND.format(model=model, upstream=said, timeouts=timeouts)
-    (target,) = build_catalog(parse_config(text, {"KEY": "sk-test"}), {}, UpstreamTransport()).targets
+    (target,) = build_catalog(
+        parse_config(text, {"KEY": "sk-test"}), {}, UpstreamTransport()
+    ).targets
     assert target.timeouts.total == 120.0
     return target.timeouts.first_token
 

@@ -365,7 +365,9 @@ async def test_the_audit_record_is_filed_with_the_reservation_only(gate: Gate, m
     assert [r.attempt_id for r in await gate.filed()] == ["audit"]
 
 
-async def test_settling_works_on_a_full_server_and_entering_does_not(gate: Gate, make, store):
+async def test_settling_works_on_a_full_server_and_entering_does_not(
+    gate: Gate, ledger: Ledger, make, store, clock
+):
     scopes = (make.scope("key:abc", 100),)
     await gate.provision(*scopes)
     await gate.enter("r1", scopes, 60)
@@ -373,7 +375,9 @@ async def test_settling_works_on_a_full_server_and_entering_does_not(gate: Gate,
     try:
         with pytest.raises(StoreFull):
             await gate.enter("r2", scopes, 1)
-        await gate.settle("r1", scopes, 50)
+        assert await ledger.renew("acme", ["r1"], 60.0) == []
+        # As after a new connection: the organisation is made known again first.
+        await Ledger(store, clock).settle(Settlement("acme", "r1", scopes, 50, 0, ()))
         assert await gate.books(scopes[0]) == (50, 0)
     finally:
         await store.command("CONFIG", "SET", "maxmemory", "64mb")
