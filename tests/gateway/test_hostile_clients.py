@@ -4,8 +4,8 @@ worker that serves others too: over the real server."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import psutil
@@ -13,9 +13,10 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
+from gateway.auth import new_key
 from gateway.protocol import Protocol
-from tests.faults.scene import Raw
-from tests.support import Gateway
+from tests.faults.scene import Raw, chat, eventually
+from tests.support import Gateway, Upstream, config_for
 
 LIVEZ = b"GET /livez HTTP/1.1\r\nhost: gateway\r\n"
 MORE = b"x-more: " + b"a" * 8_000 + b"\r\n"
@@ -198,3 +199,30 @@ async def test_so_does_the_next_one_and_the_answer_before_it_is_whole(said: byte
         raw.writer.write(LIVEZ + b"\r\n" + said)
         assert await raw.head() == 200
         assert await raw.reader.read() == b"ok"
+
+
+async def test_slow_bodies_of_one_tenant_leave_room_for_others(
+    serve: Callable[..., Gateway], upstream: Upstream
+) -> None:
+    extra = (
+        'org = "slow"\nconcurrency = 1\n[[keys]]\nkey = "${OTHER}"\norg = "other"\n'
+        "[server]\nmax_in_flight = 4"
+    )
+    keys = {"main": new_key(), "other": new_key()}
+    gateway = serve(config_for(upstream.url, extra=extra), keys=keys)
+    body = chat("hi", "local/ok")
+    async with AsyncExitStack() as stack:
+        slow = [await stack.enter_async_context(connected(gateway)) for _ in range(3)]
+        for raw in slow[:2]:
+            await raw.send(keys["main"], body, part=0.5, headers="expect: 100-continue\r\n")
+            await raw.until(b"100 Continue\r\n\r\n")
+        await slow[2].send(keys["main"], body, part=0.5)
+        async with asyncio.timeout(20):
+            assert await slow[2].head() == 429
+        with gateway.client(keys["other"]) as client:
+            assert client.post("/v1/chat/completions", json=body).status_code == 200
+        await slow[1].close()
+        with gateway.client() as client:
+            assert eventually(
+                lambda: client.post("/v1/chat/completions", json=body).status_code == 200
+            )
