@@ -173,13 +173,13 @@ def _framework_error(request: Request[Any, Any, Any], error: Exception) -> Respo
     """404, 405, 413 and the like in the form that the clients of the path read."""
     from gateway.admin import PATH, problem_handler
 
-    if request.url.path.startswith(PATH.rsplit("/", 1)[0]):
+    if request.scope["path"].startswith(PATH.rsplit("/", 1)[0]):
         return problem_handler(request, error)
     assert isinstance(error, HTTPException)
     status = error.status_code
     message = error.detail
     if status == 404:
-        path = request.url.path
+        path = request.scope["path"]
         meant = f"/v1{path}"
         hint = f"; did you mean {meant[:200]}?" if _is_served(request.app, meant) else "."
         message = f"There is no {path[:200]}{hint}"
@@ -203,7 +203,7 @@ def _is_served(app: Litestar, path: str) -> bool:
 
 
 def _defect(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    log.error("%s %s failed", request.method, request.scope["path"], exc_info=error)
     shown = GatewayError(
         500, "internal_error", "The gateway failed to serve this request.", type="api_error"
     )

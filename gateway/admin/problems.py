@@ -137,14 +137,16 @@ def problem_handler(request: AnyRequest, exc: Exception) -> Response[Problem]:
     for kind, status in _STATUS.items():
         if isinstance(exc, kind):
             return _from_table(request, exc, status)
-    log.error("admin request failed: %s %s", request.method, request.url.path, exc_info=exc)
+    log.error("admin request failed: %s %s", request.method, request.scope["path"], exc_info=exc)
     return problem(500, "The gateway failed to answer this; its log says why.")
 
 
 def _from_table(request: AnyRequest, exc: Exception, status: int) -> Response[Problem]:
     if isinstance(exc, RecordsError | StoreError):
         # The text of a driver may hold addresses and statements: it belongs in the log.
-        log.error("admin request failed: %s %s", request.method, request.url.path, exc_info=exc)
+        log.error(
+            "admin request failed: %s %s", request.method, request.scope["path"], exc_info=exc
+        )
         if isinstance(exc, RecordsRejected):
             return problem(status, "The database refuses this; the gateway's log says why.")
         what = "database" if isinstance(exc, RecordsError) else "store"
