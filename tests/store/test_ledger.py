@@ -42,11 +42,9 @@ class Gate:
         values = {"costs": costs or None, "draft": draft, "lease_s": 60.0} | more
         return await self.ledger.enter(Enter("acme", id, scopes, tokens, **values))
 
-    async def reserve(self, id: str, scopes, *costs: int, booked: int = 0) -> Entered:
+    async def reserve(self, id: str, scopes, *costs: int, **more) -> Entered:
         draft = self.make.usage(f"{id}/2")
-        return await self.ledger.reserve(
-            Reserve("acme", id, scopes, costs, 60.0, draft, booked=booked)
-        )
+        return await self.ledger.reserve(Reserve("acme", id, scopes, costs, 60.0, draft, **more))
 
     async def settle(self, id: str, scopes, cost: int, tokens: int = 0, **more):
         records = (self.make.usage(f"{id}/1", cost),) if cost else ()
@@ -82,7 +80,8 @@ async def test_reserve_then_settle(gate: Gate, make):
     settled = await gate.settle("r1", scopes, 150)
     assert (settled.left, settled.duplicate) == (850, False)
     assert [await gate.books(s) for s in scopes] == [(150, 0), (150, 0)]
-    assert (await gate.settle("r1", scopes, 150)).duplicate
+    again = await gate.settle("r1", scopes, 150)
+    assert (again.left, again.duplicate) == (850, True)
     assert [await gate.books(s) for s in scopes] == [(150, 0), (150, 0)]
     assert [r.cost_nano for r in await gate.filed()] == [150]
 
@@ -260,6 +259,15 @@ async def test_tokens_are_corrected_at_settlement(gate: Gate, make):
     assert (never.outcome, never.retry_after) == ("limited", None)
 
 
+async def test_tokens_of_a_limit_that_was_lost_meanwhile_are_not_missed(gate: Gate, make, store):
+    scopes = (make.scope("key:abc", None, tokens_per_minute=1000, concurrency=1),)
+    await gate.enter("r1", scopes, tokens=900)
+    await store.command("DEL", "th:{acme}:b:key:abc")
+    await gate.settle("r1", scopes, 0, tokens=100)
+    entered = await gate.enter("r2", scopes, tokens=1000)
+    assert (entered.outcome, entered.tokens and entered.tokens.remaining) == ("ok", 0)
+
+
 async def test_concurrency_and_its_release(gate: Gate, make, clock):
     scopes = (make.scope("key:abc", None, concurrency=2),)
     assert [(await gate.enter(f"r{i}", scopes)).outcome for i in range(3)] == [
@@ -355,6 +363,38 @@ async def test_an_expired_lease_is_booked_in_full_and_corrected_when_late(
     assert len({r.attempt_id for r in await gate.filed()}) == 3
 
 
+async def test_a_reservation_prolongs_the_lease_and_is_what_an_expiry_files(
+    gate: Gate, make, clock, ledger: Ledger
+):
+    scopes = (make.scope("key:abc", 1000),)
+    await gate.provision(*scopes)
+    await gate.enter("r1", scopes)
+    clock.now += 40
+    await gate.reserve("r1", scopes, 300)
+    clock.now += 40
+    assert await ledger.sweep("acme") == []
+    await gate.reserve("r1", scopes, 200, booked=50)
+    clock.now += 61
+    assert await ledger.sweep("acme") == ["r1"]
+    assert await gate.books(scopes[0]) == (250, 0)
+    (record,) = await gate.filed()
+    assert (record.attempt_id, record.cost_nano) == ("r1/2:lease_expired", 250)
+
+
+async def test_a_lease_of_a_request_that_is_lost_is_forgotten(
+    gate: Gate, make, clock, ledger: Ledger, store: Store
+):
+    scopes = (make.scope("key:abc", 1000),)
+    await gate.provision(*scopes)
+    await gate.enter("lost", scopes, 100)
+    clock.now += 1
+    await gate.enter("r1", scopes, 200)
+    await store.command("DEL", "th:{acme}:r:lost")
+    clock.now += 61
+    assert await ledger.sweep("acme") == ["r1"]
+    assert await store.command("ZCARD", "th:{acme}:l") == 0
+
+
 async def test_the_audit_record_is_filed_with_the_reservation_only(gate: Gate, make, store):
     scopes = (make.scope("key:abc", 10),)
     await gate.provision(*scopes)
@@ -363,6 +403,15 @@ async def test_the_audit_record_is_filed_with_the_reservation_only(gate: Gate, m
     assert await gate.filed() == []
     await gate.enter("r2", scopes, 5, audit=audit)
     assert [r.attempt_id for r in await gate.filed()] == ["audit"]
+    await gate.enter("r3", scopes)
+    later = make.usage("later")
+    assert (await gate.reserve("r3", scopes, 6, audit=later)).outcome == "unaffordable"
+    assert [r.attempt_id for r in await gate.filed()] == ["audit"]
+    assert (await gate.reserve("r3", scopes, 5, audit=later)).outcome == "ok"
+    assert [r.attempt_id for r in await gate.filed()] == ["audit", "later"]
+    assert (await gate.reserve("r3", scopes, 4)).outcome == "ok"
+    entries = await store.command("XRANGE", "th:{acme}:o", "-", "+")
+    assert [len(fields) for _, fields in entries] == [2, 2]
 
 
 async def test_settling_works_on_a_full_server_and_entering_does_not(gate: Gate, make, store):
