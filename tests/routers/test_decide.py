@@ -8,7 +8,7 @@ from random import Random
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from routers.decide import (
@@ -368,6 +368,8 @@ def test_the_router_is_asked_only_where_a_choice_is_open() -> None:
     assert not asked(down, gone, fallback=False)
 
 
+@example("ab*ba", "aba")
+@example("a*b*b", "ab")
 @given(st.text("ab*", max_size=8), st.text("ab", max_size=8))
 def test_patterns_match_as_the_shell_does(pattern: str, name: str) -> None:
     assert matches(pattern, name) == fnmatch.fnmatchcase(name, pattern)

@@ -223,6 +223,14 @@ async def test_settling_at_zero_undoes_an_entry_that_ran_unseen_or_runs_late(gat
     assert await gate.books(scopes[0]) == (0, 0)
 
 
+async def test_what_was_never_held_is_booked_all_the_same(gate: Gate, make):
+    scopes = (make.scope("key:abc", 100), make.scope("org:acme", None))
+    await gate.provision(*scopes)
+    await gate.enter("r1", scopes)
+    assert (await gate.settle("r1", scopes, 40)).left == 60
+    assert await gate.books(scopes[0]) == (40, 0)
+
+
 async def test_requests_per_minute(gate: Gate, make, clock):
     scopes = (make.scope("key:abc", None, requests_per_minute=7), make.scope("org:acme", None))
     for i in range(7):
@@ -328,6 +336,17 @@ async def test_a_request_that_goes_on_after_a_hit_is_counted_once(gate: Gate, ma
         left.append(on.requests.remaining)
     assert left == [1, 0]
     assert (await gate.enter("r4", scopes)).outcome == "limited"
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [{"cache_value": b"x", "cache_ttl": 0}, {"cache_value": b"", "cache_ttl": 60}],
+    ids=["for no time", "nothing"],
+)
+async def test_what_is_not_to_be_kept_is_not(gate: Gate, make, stored):
+    scopes = (make.scope("key:abc", None),)
+    await gate.settle("r1", scopes, 0, cache_key="k", **stored)
+    assert (await gate.enter("r2", scopes, cache_key="k")).outcome == "ok"
 
 
 async def test_another_org_never_sees_the_entry(gate: Gate, make, ledger: Ledger):
