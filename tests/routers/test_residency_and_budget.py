@@ -71,6 +71,10 @@ def test_the_curve_goes_through_its_points() -> None:
     found = [pressure(curve, left) for left in (1.0, 0.75, 0.5, 0.3, 0.1, 0.0, -1.0, float("nan"))]
     assert found == pytest.approx([0, 0.05, 0.1, 0.3, 0.5, 0.5, 0.5, 0.5])
     assert curve_problem(curve) is None
+    whole = (PressurePoint(1.0, 0.0), PressurePoint(0.5, 0.5), PressurePoint(0.2, 0.5))
+    assert curve_problem((*whole, PressurePoint(0.0, 2.0))) is None
+    assert [pressure((PressurePoint(1.0, 0.3),), left) for left in (1.0, 0.5)] == [0.3, 0.3]
+    assert pressure(curve, 1.5) == 0
     assert "falls" in (curve_problem((PressurePoint(0.1, 0.1), PressurePoint(0.5, 0.5))) or "")
     assert "share" in (curve_problem((PressurePoint(1.5, 0.1),)) or "")
     assert "between" in (curve_problem((PressurePoint(0.5, float("nan")),)) or "")

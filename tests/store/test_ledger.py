@@ -380,6 +380,19 @@ async def test_an_expired_lease_is_booked_in_full_and_corrected_when_late(
     assert len({r.attempt_id for r in await gate.filed()}) == 3
 
 
+async def test_a_late_settlement_gives_back_nothing_that_others_hold(
+    gate: Gate, make, clock, ledger: Ledger
+):
+    scopes = (make.scope("key:abc", 1000),)
+    await gate.provision(*scopes)
+    await gate.enter("late", scopes, 300)
+    clock.now += 61
+    assert await ledger.sweep("acme") == ["late"]
+    await gate.enter("r2", scopes, 200)
+    await gate.settle("late", scopes, 120)
+    assert await gate.books(scopes[0]) == (120, 200)
+
+
 async def test_a_reservation_prolongs_the_lease_and_is_what_an_expiry_files(
     gate: Gate, make, clock, ledger: Ledger
 ):
