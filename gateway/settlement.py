@@ -160,7 +160,7 @@ class Settler:
         settlement = Settlement(
             org=ex.principal.org,
             request_id=ex.inbound.request_id,
-            scopes=ex.principal.scopes if ex.inbound.request_id in self._held else (),
+            scopes=(),  # it cost nothing, and what it holds the ledger knows
             cost=0,
             tokens=0,
             records=records,
