@@ -46,6 +46,38 @@ async def test_a_lease_that_nobody_can_settle_is_let_run_out(error: Exception) -
     assert made.held() == {}
 
 
+class QuickLedger:
+    """Settles everything, and tells for whom leases were prolonged."""
+
+    def __init__(self) -> None:
+        self.renewed: asyncio.Queue[tuple[str, list[str]]] = asyncio.Queue()
+
+    async def settle(self, _: Settlement) -> Settled:
+        return Settled()
+
+    async def renew(self, org: str, request_ids: list[str], lease_s: float) -> list[str]:
+        self.renewed.put_nowait((org, request_ids))
+        return []
+
+
+async def test_what_is_filed_holds_no_lease_any_more() -> None:
+    made, _ = settler(QuickLedger())
+    await made._file(SETTLEMENT)
+    assert made.held() == {}
+
+
+async def test_a_lease_is_prolonged_for_as_long_as_it_is_held() -> None:
+    ledger = QuickLedger()
+    made, _ = settler(ledger)
+    renewing = asyncio.create_task(made.renew(0.003))
+    for _ in range(2):
+        assert await ledger.renewed.get() == ("acme", ["req_1"])
+    await made._book(SETTLEMENT, SimpleNamespace(principal=None))  # type: ignore[arg-type]
+    assert made.held() == {}
+    renewing.cancel()
+    await asyncio.gather(renewing, return_exceptions=True)
+
+
 async def test_a_client_that_leaves_while_it_is_settled_leaves_nothing_unsettled() -> None:
     seen: list[Settlement] = []
     answered = asyncio.Event()
