@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from gateway.errors import GatewayError
-from gateway.ledger import Budget, Enter, Entered, Reserve, Scope
+from gateway.ledger import Budget, CannotProvision, Enter, Entered, Reserve, Scope
 from gateway.limits import Gate
+from gateway.records import RecordsError
 from gateway.store.errors import StoreError, StoreTimeout, StoreUnavailable
 from routers.types import Candidate, Decision, Need, Policy
 
@@ -48,6 +49,33 @@ class SilentLedger(FakeLedger):
         raise AssertionError
 
 
+class ForgetfulLedger(FakeLedger):
+    """Has lost the books of a budget, until `provision`, which raises `error` if there is one."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__(0)
+        self._error = error
+        self.provisioned: list[str] = []
+
+    async def provision(self, principal: Any) -> None:
+        if self._error is not None:
+            raise self._error
+        self.provisioned.append(principal.org)
+
+    async def enter(self, request: Enter) -> Entered:
+        self.entered.append(request)
+        return self._answer()
+
+    async def reserve(self, request: Reserve) -> Entered:
+        self.reserved.append(request)
+        return self._answer()
+
+    def _answer(self) -> Entered:
+        if self.provisioned:
+            return Entered("ok", 0.0, index=0)
+        return Entered("missing", 0.0, missing_scope="key:abc")
+
+
 class FakeSettler:
     """`leases`: what will be settled, for the ledger may hold it."""
 
@@ -70,7 +98,10 @@ def gate(
     store = SimpleNamespace(lease=60.0, on_failure=on_failure)
     config = SimpleNamespace(store=store, cache=SimpleNamespace(enabled=False))
     runtime: Any = SimpleNamespace(
-        ledger=ledger, config=config, catalog=SimpleNamespace(note_share=lambda *_: None)
+        ledger=ledger,
+        config=config,
+        catalog=SimpleNamespace(note_share=lambda *_: None),
+        keyring=ledger,
     )
     made: Any = settler or FakeSettler()
     return Gate(runtime, made)
@@ -188,3 +219,29 @@ async def test_without_a_store_what_nothing_binds_may_go_on(
     with pytest.raises(GatewayError) as refused:
         await opened.enter(ex)
     assert refused.value.code == code
+
+
+@pytest.mark.parametrize("at", ["entry", "reservation"])
+async def test_lost_books_are_made_anew_and_the_request_goes_on(at: str) -> None:
+    ledger = ForgetfulLedger()
+    ex = exchange(decision=Decision(plan(100)))
+    made = gate(ledger)
+    await (made.enter(ex) if at == "entry" else made.reserve(ex))
+    assert ledger.provisioned == ["acme"]
+    assert len(ledger.entered if at == "entry" else ledger.reserved) == 2
+    assert (ex.reserved, ex.held) == (True, 100)
+
+
+@pytest.mark.parametrize("at", ["entry", "reservation"])
+@pytest.mark.parametrize(
+    "error", [CannotProvision("no"), StoreUnavailable("no"), RecordsError("no")]
+)
+async def test_books_that_cannot_be_made_stay_closed(error: Exception, at: str) -> None:
+    ledger = ForgetfulLedger(error)
+    ex = exchange(decision=Decision(plan(100)))
+    made = gate(ledger)
+    with pytest.raises(GatewayError) as refused:
+        await (made.enter(ex) if at == "entry" else made.reserve(ex))
+    assert (refused.value.status, refused.value.code) == (503, "ledger_unavailable")
+    assert "key:abc" in refused.value.message
+    assert (ex.reserved, ex.held) == (False, 0)
