@@ -95,12 +95,6 @@ class TokenCounter:
         self._loaded: dict[str, _Tokenizer | None] = {}
         self._loading = threading.Lock()
 
-    def preload(self, models: Iterable[str]) -> tuple[str, ...]:
-        """Load what these models need, before the first request; says what is loaded."""
-        for model in models:
-            self._tokenizer(find_profile(model))
-        return tuple(name for name, found in self._loaded.items() if found is not None)
-
     def count_text(self, text: str, model: str) -> Count:
         return _Job(self._tokenizer(find_profile(model)), len(text)).text(text)
 

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -362,7 +363,16 @@ def _target(
         gpu_second=nano_usd(backend.gpu_second_usd, f"backends.{name}.gpu_second_usd"),
         order=order,
         stand_in=backend.stand_in,
+        address=_address(pool.replicas),
     )
+
+
+def _address(replicas: tuple[str, ...]) -> tuple[str, int | None]:
+    """Of the only replica: which of several is asked, the pool decides after the span has begun."""
+    parts = urlsplit(replicas[0])
+    if len(replicas) > 1 or not parts.hostname:
+        return "", None
+    return parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def _price(backend: BackendConfig, upstream: str, settings: ModelConfig, where: str) -> Price:

@@ -230,7 +230,7 @@ class Pipeline:
         except BackendError as error:
             opened.fail(error)
             await self.settler.settle(ex, None)
-            self.settler.observe(ex, 200, error)
+            self.settler.observe(ex, 200)
             await client.finish(answer.stream_error(from_upstream(error)))
             return
         usage_event = await self._complete(ex, opened)

@@ -212,17 +212,6 @@ class Ledger:
         another window than before. True when the scope had never had a key.
 
         Raises CannotProvision, StoreError."""
-        return await self._build(org, scope, "probe")
-
-    async def rebuild(self, org: str, scope: Scope) -> None:
-        """Count a scope anew from the records, replacing its key. It is closed meanwhile."""
-        await self._build(org, scope, "drop")
-
-    async def orgs(self) -> list[str]:
-        """All orgs that have been seen."""
-        return sorted(org.decode() for org in await self._store.command("SMEMBERS", ORGS))
-
-    async def _build(self, org: str, scope: Scope, op: str) -> bool:
         if scope.budget is None:
             return False
         if self._books is None:
@@ -231,8 +220,7 @@ class Ledger:
         what = {"id": scope.id, "kind": scope.budget.window}
         first = await self._books.mark(org, scope.id)
         for _ in range(_REBUILD_TRIES):
-            probe = _probe(await self._run(self._provision, org, {**what, "op": op}))
-            op = "probe"
+            probe = _probe(await self._run(self._provision, org, {**what, "op": "probe"}))
             if probe.exists:
                 return first
             # The outbox is read first: an entry filed in between is then in both, and its
@@ -247,6 +235,10 @@ class Ledger:
             if await self._run(self._provision, org, {**what, **found}):
                 return first
         raise CannotProvision(f"{scope.id}: bookings kept arriving while it was counted")
+
+    async def orgs(self) -> list[str]:
+        """All orgs that have been seen."""
+        return sorted(org.decode() for org in await self._store.command("SMEMBERS", ORGS))
 
     async def _outbox(self, org: str) -> list[Any]:
         entries: list[Any] = []

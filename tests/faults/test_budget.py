@@ -154,6 +154,7 @@ def test_the_record_of_a_refusal_names_the_budget(scene: Scene) -> None:
     answer = scene.ask("member", completion(prompt(2), max_tokens=100))
     decision = scene.decision(answer.request_id)
     assert decision is not None
+    assert decision["refusal"] == "budget_exceeded"
     assert decision["rejected"][-1][1:] == [
         "budget",
         "the budget of team:broke cannot pay its worst case",

@@ -341,6 +341,13 @@ def test_a_malformed_stream_is_kept_or_ends_in_an_error(scene: Scene, fault: str
         assert data == b"[DONE]" or json.loads(data)
 
 
+def test_an_answer_of_which_an_event_was_left_out_is_not_served_again(scene: Scene) -> None:
+    for _ in range(2):
+        answer = scene.ask("malformed_stream", completion(prompt(14), stream=True))
+        assert answer.complete
+        assert answer.headers["x-tollhouse-cache"] == "miss"
+
+
 @pytest.mark.parametrize("fault", sorted(STREAM_FAULTS))
 def test_a_malformed_body_is_kept_or_refused(scene: Scene, fault: str) -> None:
     answer = scene.ask(f"{fault}_whole", completion(prompt(7)))

@@ -8,7 +8,7 @@ from random import Random
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from routers.decide import (
@@ -353,6 +353,23 @@ def test_without_fallback_an_outage_does_not_move_requests_to_another_tier() -> 
     assert decide(weak, Need(), (LOCAL, PAID)).plan == (LOCAL,)
 
 
+def test_the_router_is_asked_only_where_a_choice_is_open() -> None:
+    down = Candidate(backend="vllm", model="m", tier="local", capabilities=ALL, healthy=False)
+    gone = msgspec.structs.replace(PAID, healthy=False)
+
+    def asked(*offered: Candidate, fallback: bool) -> bool:
+        active = ActivePolicy("default", 1, Policy(fallback=fallback))
+        return needs_score(filter_candidates(active, Need(), offered))
+
+    assert asked(LOCAL, PAID, fallback=True)
+    assert not asked(down, PAID, fallback=True)
+    # Without fallback the score says whether this request must wait for the tier that is down.
+    assert asked(down, PAID, fallback=False)
+    assert not asked(down, gone, fallback=False)
+
+
+@example("ab*ba", "aba")
+@example("a*b*b", "ab")
 @given(st.text("ab*", max_size=8), st.text("ab", max_size=8))
 def test_patterns_match_as_the_shell_does(pattern: str, name: str) -> None:
     assert matches(pattern, name) == fnmatch.fnmatchcase(name, pattern)

@@ -177,6 +177,24 @@ async def test_a_cut_tail_stays_told_when_the_chain_goes_on(
     assert caplog.text.count("acme: rows 4 to 5 were cut off") == 1
 
 
+async def test_rows_that_the_store_had_not_noted_yet_are_no_cut(
+    store: Store, database: Database, drainer: Drainer, caplog
+):
+    """A drainer was killed between filing and noting; or there were two."""
+    await put(store, *(decision(i) for i in range(3)))
+    await drainer.flush()
+    noted = await store.command("GET", "th:{acme}:head")
+    await put(store, *(decision(i) for i in (3, 4)))
+    await drainer.flush()
+    await store.command("SET", "th:{acme}:head", noted)
+    await put(store, decision(5))
+    await drainer.flush()
+    seen = await drainer.seen()
+    (report,) = await verify_chain(database, None, seen)
+    assert (report.ok, report.rows, seen["acme"].cuts) == (True, 6, ())
+    assert caplog.text == ""
+
+
 async def test_every_cut_is_told(store: Store, database: Database, drainer: Drainer, rows):
     await put(store, *(decision(i) for i in range(5)))
     await drainer.flush()
@@ -212,6 +230,8 @@ async def test_a_database_made_anew_is_told(
     await drainer.flush()
     await rows("DELETE FROM decision_records")
     await rows("DELETE FROM chain_heads")
+    (report,) = await verify_chain(database, None, await drainer.seen())
+    assert (report.ok, report.problem) == (False, "the chain ends at 0, the store saw 5")
     await put(store, decision(5))
     await drainer.flush()
     (report,) = await verify_chain(database, None, await drainer.seen())
