@@ -230,8 +230,10 @@ class Pipeline:
         except BackendError as error:
             opened.fail(error)
             await self.settler.settle(ex, None)
-            self.settler.observe(ex, 200)
-            await client.finish(answer.stream_error(from_upstream(error)))
+            shown = from_upstream(error)
+            # The client had a 200 for its head; counted is what became of the request.
+            self.settler.observe(ex, shown.status)
+            await client.finish(answer.stream_error(shown))
             return
         usage_event = await self._complete(ex, opened)
         self.settler.observe(ex, 200)

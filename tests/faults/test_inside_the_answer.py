@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from backends.faults import STREAM_FAULTS
@@ -24,6 +25,7 @@ from tests.faults.scene import (
     prompt,
     raw_server,
 )
+from tests.support import PLAIN
 
 HOWS = ("fin", "rst", "noterm")
 TEXT = "w0 w1 w2 w3 w4 w5"
@@ -191,6 +193,20 @@ def test_a_stream_cut_after_its_first_content_ends_in_an_error(
     (attempt,) = scene.attempts(answer.request_id)
     (record,) = scene.usage(answer.request_id)
     assert record["completion_tokens"] >= attempt["completion_tokens"]
+
+
+def test_a_broken_stream_is_counted_as_a_failure(scene: Scene) -> None:
+    def served(status: str) -> float:
+        counted = f'tollhouse_status="{status}"'
+        lines = httpx.get(f"{scene.gateway.url}/metrics", timeout=30, **PLAIN).text.splitlines()
+        requests = [line for line in lines if line.startswith("tollhouse_requests_total{")]
+        return sum(float(line.split()[-1]) for line in requests if counted in line)
+
+    failed, answered = served("5xx"), served("2xx")
+    answer = scene.ask("cut_fin", completion(prompt(31), stream=True))
+    assert answer.status == 200
+    assert answer.broken
+    assert (served("5xx"), served("2xx")) == (failed + 1, answered)
 
 
 @pytest.mark.parametrize("how", HOWS)
