@@ -91,6 +91,7 @@ policies = st.builds(
     threshold=st.floats(-0.5, 0.5),
     pressure=st.lists(points, max_size=3).map(tuple),
     unclassified=st.sampled_from(TIERS),
+    min_confidence=st.sampled_from((0.0, 0.0, 0.5)),
     route=st.sampled_from(("score", "score", "weak", "strong")),
     labels=st.dictionaries(st.sampled_from(LABELS[:-1]), requirements),
     fallback=st.booleans(),
@@ -100,7 +101,7 @@ shares = st.floats(0, 1)
 scores = st.one_of(
     st.none(),
     st.builds(Score, unclassified=st.sampled_from(("deadline", "model_missing"))),
-    st.builds(Score, p_local_ok=shares, p_frontier_ok=shares),
+    st.builds(Score, p_local_ok=shares, p_frontier_ok=shares, confidence=shares),
 )
 
 
@@ -336,6 +337,30 @@ def test_reasons(
 ) -> None:
     decision = decide(PLAIN, need, offered, score)
     assert (decision.reason, decision.plan[0].id) == (reason, first)
+
+
+@pytest.mark.parametrize(
+    ("confidence", "reason", "first", "gain"),
+    [
+        (0.3, "score_above", "openai/g", 0.8),
+        (0.29, "low_confidence", "vllm/m", None),
+        # A router that does not say how sure it is.
+        (None, "score_above", "openai/g", 0.8),
+    ],
+)
+def test_a_score_that_is_not_sure_enough_leaves_it_to_the_policy(
+    confidence: float | None, reason: str, first: str, gain: float | None
+) -> None:
+    policy = Policy(unclassified="local", min_confidence=0.3)
+    score = msgspec.structs.replace(HARD, confidence=confidence)
+    decision = decide(ActivePolicy("p", 1, policy), Need(), (LOCAL, PAID), score)
+    assert (decision.reason, decision.plan[0].id) == (reason, first)
+    assert decision.gain == (None if gain is None else pytest.approx(gain))
+    told = "not sure enough (gain +0.800, confidence 0.290)"
+    assert (told in render(decision)) == (reason == "low_confidence")
+    # Where only one tier is left, nothing is left to be unsure of.
+    alone = decide(ActivePolicy("p", 1, policy), Need(), (PAID,), score)
+    assert alone.reason == "only_candidate"
 
 
 def test_an_explicit_name_is_subject_to_every_filter() -> None:
