@@ -55,5 +55,14 @@ def test_a_key_that_is_found_or_changed_is_not_unknown_any_more() -> None:
     cache.drop("a")
     assert cache.get("a") is None
     cache.put(entry("d"))
-    cache.clear()
-    assert (len(cache), cache.is_unknown("c")) == (0, False)
+    cache.forget_unknown()
+    assert (len(cache), cache.is_unknown("c")) == (1, False)
+
+
+def test_only_keys_that_are_still_there_are_renewed() -> None:
+    cache = KeyCache(4, 4, 5.0, Clock())
+    for key_id in "ab":
+        cache.put(entry(key_id))
+    read = {"a": None, "b": entry("b"), "c": entry("c")}
+    cache.renew(read)
+    assert [cache.get(key_id) for key_id in "abc"] == [None, read["b"], None]
