@@ -31,8 +31,8 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class Timeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Seconds. `first_token` runs from the request's last byte to the first semantic content,
-    `idle` between two events after it, `total` over the whole attempt."""
+    """Seconds. `first_token` runs from the request's last byte to the first semantic content of a
+    stream, `idle` between two events after it, `total` over the whole attempt."""
 
     connect: float = 5.0
     first_token: float = 15.0

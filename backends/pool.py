@@ -101,6 +101,11 @@ class Pool:
         return self._name
 
     @property
+    def replicas(self) -> tuple[str, ...]:
+        """Their labels."""
+        return tuple(replica.name for replica in self._replicas)
+
+    @property
     def healthy(self) -> bool:
         """Whether some replica would take a call now (a half-open one: as its probe)."""
         return any(replica.breaker.ready for replica in self._replicas)

@@ -100,16 +100,6 @@ class Price(msgspec.Struct, frozen=True):
     def free(self) -> bool:
         return not (self.input or self.output or self.cached or self.cache_write)
 
-    @property
-    def input_nano(self) -> int:
-        """Nano-USD per input token, rounded up: to compare and to show, not to bill."""
-        return -(-self.input // _PICO_PER_NANO)
-
-    @property
-    def output_nano(self) -> int:
-        """Nano-USD per output token, rounded up: to compare and to show, not to bill."""
-        return -(-self.output // _PICO_PER_NANO)
-
     def cost(self, usage: Usage) -> int:
         """Nano-USD of one attempt, rounded up. Never negative."""
         band = self._band(usage.prompt)

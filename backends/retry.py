@@ -46,10 +46,6 @@ class RetryBudget:
         self._tokens = floor
         self._at = clock()
 
-    @property
-    def tokens(self) -> float:
-        return self._tokens
-
     def request(self) -> None:
         """Count a new request (its first attempt)."""
         self._refill()

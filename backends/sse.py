@@ -65,7 +65,7 @@ class SSEParser:
             return events
         if self._after_cr and chunk[0] == 10:
             chunk = chunk[1:]
-        self._after_cr = chunk.endswith(b"\r") if chunk else False
+        self._after_cr = chunk.endswith(b"\r")
         if b"\r" in chunk:
             chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         first, *rest = chunk.split(b"\n")

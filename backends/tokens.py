@@ -36,6 +36,22 @@ _PER_REPLY = 3
 _PER_TOOL = 12
 _AUDIO_CHARS_PER_TOKEN = 500
 _FILE_CHARS_PER_TOKEN = 4
+# Fields that no model reads, and in the last line those that are counted one by one. Whatever else
+# a client adds (`suffix`, `prediction`, an engine's own `documents`) may be put before the model.
+_OF_REQUEST_NAMES = (
+    "model stream stream_options max_tokens max_completion_tokens n best_of stop seed user "
+    "metadata store service_tier safety_identifier prompt_cache_key logit_bias modalities audio "
+    "tool_choice function_call reasoning_effort verbosity encoding_format "
+    "messages tools functions response_format prompt input"
+)
+_OF_REQUEST = frozenset(_OF_REQUEST_NAMES.split())
+_PLAIN = frozenset(("role", "content"))
+_OF_MESSAGE = _PLAIN | {"audio"}
+# Longer ones than any role or identifier are somebody's text.
+_FRAME_CHARS = 64
+# Content parts of these types are their text.
+_TEXTS = frozenset(("text", "refusal", "thinking"))
+_WORDS = ("text", "input_text", "output_text", "refusal", "thinking")
 
 _URL = "https://openaipublic.blob.core.windows.net/encodings/{}.tiktoken"
 _RANKS = {
@@ -78,12 +94,6 @@ class TokenCounter:
         self._allowed = frozenset(encodings) & frozenset(_RANKS)
         self._loaded: dict[str, _Tokenizer | None] = {}
         self._loading = threading.Lock()
-
-    def preload(self, models: Iterable[str]) -> tuple[str, ...]:
-        """Load what these models need, before the first request; says what is loaded."""
-        for model in models:
-            self._tokenizer(find_profile(model))
-        return tuple(name for name, found in self._loaded.items() if found is not None)
 
     def count_text(self, text: str, model: str) -> Count:
         return _Job(self._tokenizer(find_profile(model)), len(text)).text(text)
@@ -129,6 +139,8 @@ class _Job:
 
     def __init__(self, tokenizer: _Tokenizer | None, size: int) -> None:
         self._tokenizer = tokenizer if size <= EXACT_CHARS else None
+        # `size` is rough: what it left out must not be counted exactly without end either.
+        self._left = EXACT_CHARS
         self.exact = self._tokenizer is not None
 
     def text(self, text: str) -> Count:
@@ -136,7 +148,9 @@ class _Job:
         return Count(tokens, self.exact)
 
     def tokens(self, text: str) -> int:
-        if self._tokenizer is None:
+        self._left -= len(text)
+        if self._tokenizer is None or self._left < 0:
+            self.exact = False
             return estimate_text(text)
         try:
             if len(text) <= _SLICE:
@@ -158,6 +172,17 @@ class _Job:
             yield text[start:end]
             start = end
         yield text[start:]
+
+    def value(self, value: object) -> int:
+        """Of text or JSON that is put before a model in a form that is not known."""
+        if isinstance(value, str):
+            text = value
+        elif value and isinstance(value, Mapping | list):
+            text = _ENCODER.encode(value).decode()
+        else:
+            return 0
+        self.exact = False
+        return self.tokens(text)
 
 
 def _word_start(text: str, low: int, high: int) -> int:
@@ -183,7 +208,7 @@ def _size(body: Mapping[str, Any]) -> int:
             if isinstance(content, str):
                 total += len(content)
             for part in _list(content):
-                text = part.get("text") if isinstance(part, Mapping) else None
+                text = part.get("text") if isinstance(part, Mapping) else part
                 total += len(text) if isinstance(text, str) else 0
     for name in ("prompt", "input"):
         value = body.get(name)
@@ -213,7 +238,7 @@ def _tokens(body: Mapping[str, Any], job: _Job, profile: Profile) -> int:
             total += job.tokens(_ENCODER.encode(value).decode()) + _PER_TOOL * entries
     for name in ("prompt", "input"):
         total += _plain(body.get(name), job)
-    return total
+    return total + sum([job.value(body[name]) for name in body.keys() - _OF_REQUEST])
 
 
 def _plain(value: object, job: _Job) -> int:
@@ -222,7 +247,7 @@ def _plain(value: object, job: _Job) -> int:
         return job.tokens(value)
     if isinstance(value, list):
         return sum(1 if type(item) is int else _plain(item, job) for item in value)
-    return 0
+    return job.value(value)
 
 
 def _message(message: Mapping[str, Any], job: _Job, profile: Profile) -> int:
@@ -233,32 +258,41 @@ def _message(message: Mapping[str, Any], job: _Job, profile: Profile) -> int:
         total += job.tokens(content)
     else:
         total += sum(_part(part, job, profile) for part in _list(content))
-    name = message.get("name")
-    if isinstance(name, str):
-        total += job.tokens(name) + 1
-    for field in ("refusal", "reasoning_content"):
-        text = message.get(field)
-        if isinstance(text, str):
-            job.exact = False
-            total += job.tokens(text)
-    for field in ("tool_calls", "function_call", "thinking_blocks"):
-        value = message.get(field)
-        if value:
-            job.exact = False
-            total += job.tokens(_ENCODER.encode(value).decode())
+    role = message.get("role")
+    if isinstance(role, str) and len(role) > _FRAME_CHARS:
+        total += job.value(role)
+    return total if message.keys() == _PLAIN else total + _beside(message, job)
+
+
+def _beside(message: Mapping[str, Any], job: _Job) -> int:
+    """Tokens of what a message has besides its role and content."""
+    total = 0
+    for field, value in message.items():
+        if field == "name" and isinstance(value, str):
+            total += job.tokens(value) + 1
+        elif field == "tool_call_id" and isinstance(value, str):
+            total += job.value(value) if len(value) > _FRAME_CHARS else 0
+        elif field not in _OF_MESSAGE:
+            total += job.value(value)
     return total
 
 
 def _part(part: object, job: _Job, profile: Profile) -> int:
+    if isinstance(part, str):
+        return job.tokens(part)
     if not isinstance(part, Mapping):
         return 0
-    text = part.get("text")
-    if isinstance(text, str):
-        return job.tokens(text)
-    job.exact = False
     kind = part.get("type")
-    if kind == "image_url":
-        return profile.image_tokens
+    written = [text for name in _TEXTS if isinstance(text := part.get(name), str)]
+    words = sum([job.tokens(text) for text in written])
+    if written and (kind in _WORDS or (kind is None and part.keys() <= _TEXTS)):
+        return words
+    job.exact = False
+    # Text beside an image does not make it less of one.
+    return words + _media(part, kind, profile)
+
+
+def _media(part: Mapping[str, Any], kind: object, profile: Profile) -> int:
     if kind == "input_audio":
         return 100 + _data_size(part, "input_audio", "data") // _AUDIO_CHARS_PER_TOKEN
     if kind == "file":

@@ -34,7 +34,8 @@ class Worker:
         self._composition: Composition | None = None
         self._pipeline: Pipeline | None = None
         self.draining = False
-        self.outbox_lag = 0
+        self._lag = 0
+        self._asked = False
 
     @property
     def runtime(self) -> Runtime:
@@ -50,8 +51,16 @@ class Worker:
         assert self._composition is not None, "the application has not started"
         with suppress(StoreError):
             # While the store is gone, the last known lag is shown.
-            self.outbox_lag = (await self._composition.drainer.lag()).entries
-        return await exposition(self.runtime)
+            self._lag = (await self._composition.drainer.lag()).entries
+        self._asked = True
+        own = self.runtime.telemetry.exposition()
+        self._asked = False
+        return await exposition(self.runtime, own)
+
+    def _outbox_lag(self) -> list[tuple[tuple[str, ...], float]]:
+        """It is that of all workers, so only the one that is asked tells it: what another one has
+        published would be what it knew when it was asked itself."""
+        return [((), self._lag)] if self._asked else []
 
     @asynccontextmanager
     async def lifespan(self, _: Litestar, resolved: Resolved) -> AsyncIterator[None]:
@@ -70,7 +79,7 @@ class Worker:
         try:
             await composition.start()
             self._pipeline = Pipeline(composition.runtime)
-            register_gauges(self.runtime, self._pipeline, lambda: self.outbox_lag)
+            register_gauges(self.runtime, self._pipeline, self._outbox_lag)
             composition.spawn(self._pipeline.settler.renew(self.runtime.config.store.lease))
             await self.runtime.telemetry.start(publisher(self.runtime))
             settle_memory()
@@ -164,13 +173,13 @@ def _framework_error(request: Request[Any, Any, Any], error: Exception) -> Respo
     """404, 405, 413 and the like in the form that the clients of the path read."""
     from gateway.admin import PATH, problem_handler
 
-    if request.url.path.startswith(PATH.rsplit("/", 1)[0]):
+    if request.scope["path"].startswith(PATH.rsplit("/", 1)[0]):
         return problem_handler(request, error)
     assert isinstance(error, HTTPException)
     status = error.status_code
     message = error.detail
     if status == 404:
-        path = request.url.path
+        path = request.scope["path"]
         meant = f"/v1{path}"
         hint = f"; did you mean {meant[:200]}?" if _is_served(request.app, meant) else "."
         message = f"There is no {path[:200]}{hint}"
@@ -194,7 +203,7 @@ def _is_served(app: Litestar, path: str) -> bool:
 
 
 def _defect(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    log.error("%s %s failed", request.method, request.scope["path"], exc_info=error)
     shown = GatewayError(
         500, "internal_error", "The gateway failed to serve this request.", type="api_error"
     )

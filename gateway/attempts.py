@@ -53,7 +53,6 @@ class Opened:
         "_stated_at",
         "_usage_only",
         "attempt",
-        "finish",
         "first",
     )
 
@@ -70,7 +69,6 @@ class Opened:
         self._usage_only: list[int] = []
         self.attempt = attempt
         self.first: list[Event] = []
-        self.finish: str | None = None
 
     @property
     def dropped(self) -> tuple[str, ...]:
@@ -104,7 +102,7 @@ class Opened:
         if event.usage is not None and event.usage != self._stated:
             self._stated, self._stated_at = event.usage, self.attempt.text_bytes
         if event.finish is not None:
-            self.finish = event.finish
+            self.attempt.finish = event.finish
         if event.usage_only:
             self._usage_only.append(len(self._kept))
         if self._room > 0:
@@ -171,7 +169,7 @@ class Opened:
             stream=ex.inbound.stream,
             events=events,
             usage=attempt.usage,
-            finish=self.finish or "",
+            finish=attempt.finish or "",
             created=ex.wall,
             usage_only=usage_only,
         )
@@ -183,7 +181,7 @@ class Opened:
             return ("stop",)
         asked = choices_asked(ex.inbound.body)
         if asked == 1:
-            return (self.finish,)
+            return (self.attempt.finish,)
         found = finishes(self._kept)
         return found if len(found) >= asked else ()
 
@@ -324,6 +322,8 @@ class Caller:
             model=target.model,
             tier=target.tier,
             stream=ex.inbound.stream,
+            server_address=target.address[0],
+            server_port=target.address[1],
             reason=ex.decision.reason if ex.decision else "",
             policy=ex.active.name,
             policy_version=ex.active.version,

@@ -9,7 +9,11 @@ import msgspec
 MAX_DEPTH = 200
 """Levels of objects and arrays: several times what the deepest tool schema has, and little enough
 for every walk and encoder that follows."""
+MAX_VALUES = 1_000_000
+"""Of a whole body: as many as the longest prompt in token ids, and few enough for the walks through
+them, during which a worker serves nobody else."""
 _MAX_NAME = 64
+_WINDOW = 1 << 16
 _CONTAINERS = frozenset((dict, list))
 _decode = msgspec.json.Decoder().decode
 
@@ -24,6 +28,8 @@ class BadBody(Exception):
 
 def decode(raw: bytes) -> Any:
     """The value of a JSON text. Raises BadBody."""
+    if len(raw) > MAX_VALUES and _has_more_values(raw, MAX_VALUES):
+        raise BadBody(f"The body has more than {MAX_VALUES} values.")
     try:
         value = _decode(raw)
     except msgspec.DecodeError as exc:
@@ -46,6 +52,27 @@ def decode_object(raw: bytes) -> dict[str, Any]:
 
 
 _TOO_DEEP = f"The body is nested more than {MAX_DEPTH} levels deep."
+
+
+def _has_more_values(raw: bytes, most: int) -> bool:
+    """Whether there are more commas and opening brackets outside of strings, one of which stands
+    before every value of a container: told before any memory is taken for them. Ends once there
+    are too many."""
+    if _openings(raw) <= most:
+        return False
+    plain = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    found, inside = 0, 0
+    for start in range(0, len(plain), _WINDOW):
+        pieces = plain[start : start + _WINDOW].split(b'"')
+        found += _openings(b"".join(pieces[inside::2]))
+        if found > most:
+            return True
+        inside = (inside + len(pieces) - 1) % 2
+    return False
+
+
+def _openings(raw: bytes) -> int:
+    return raw.count(b",") + raw.count(b"[") + raw.count(b"{")
 
 
 def _has_many_brackets(raw: bytes) -> bool:

@@ -36,7 +36,8 @@ class Pooled(Backend, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One model of one backend. `upstream` is the provider's name for it."""
+    """One model of one backend. `upstream` is the provider's name for it. `address`: host and port
+    of the backend, `("", None)` where it has several or none."""
 
     backend: Pooled
     name: str
@@ -52,6 +53,7 @@ class Target:
     gpu_second: int
     order: int
     stand_in: bool
+    address: tuple[str, int | None]
 
     @property
     def id(self) -> str:

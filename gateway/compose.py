@@ -15,10 +15,11 @@ from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
-from backends.base import Backend
+from backends.base import Backend, Timeouts
 from backends.dialects.chat import ChatBackend, ChatSettings
 from backends.dialects.messages import MessagesBackend, MessagesSettings
 from backends.http import Limits, UpstreamTransport
@@ -324,7 +325,9 @@ def build_catalog(config: Config, engines: dict[str, str], transport: UpstreamTr
         provider = load_providers().get(backend.provider, _LOCAL_PROVIDER)
         pool = _pool(name, backend, provider, engines, transport)
         for model, settings in backend.models.items():
-            targets.append(_target(name, backend, model, settings, pool, order))
+            thinks_first = provider.is_silent_at_first(settings.upstream or model)
+            timeouts = backend.timeouts.of(thinks_first=thinks_first)
+            targets.append(_target(name, backend, model, settings, pool, order, timeouts))
     return Catalog(
         tuple(targets),
         config.aliases,
@@ -335,7 +338,13 @@ def build_catalog(config: Config, engines: dict[str, str], transport: UpstreamTr
 
 
 def _target(
-    name: str, backend: BackendConfig, model: str, settings: ModelConfig, pool: Pool, order: int
+    name: str,
+    backend: BackendConfig,
+    model: str,
+    settings: ModelConfig,
+    pool: Pool,
+    order: int,
+    timeouts: Timeouts,
 ) -> Target:
     upstream = settings.upstream or model
     where = f"backends.{name}.models.{model}"
@@ -349,12 +358,21 @@ def _target(
         facts=backend.facts,
         price=_price(backend, upstream, settings, where),
         profile=_profile(find_profile(upstream), settings, _is_engine(backend)),
-        timeouts=backend.timeouts,
+        timeouts=timeouts,
         drop_params=backend.drop_params,
         gpu_second=nano_usd(backend.gpu_second_usd, f"backends.{name}.gpu_second_usd"),
         order=order,
         stand_in=backend.stand_in,
+        address=_address(pool.replicas),
     )
+
+
+def _address(replicas: tuple[str, ...]) -> tuple[str, int | None]:
+    """Of the only replica: which of several is asked, the pool decides after the span has begun."""
+    parts = urlsplit(replicas[0])
+    if len(replicas) > 1 or not parts.hostname:
+        return "", None
+    return parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def _price(backend: BackendConfig, upstream: str, settings: ModelConfig, where: str) -> Price:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from fnmatch import fnmatchcase
 
 from backends.http import UpstreamTransport
 from backends.providers import load_providers
 from gateway.compose import build_catalog
 from gateway.config import Config
 from gateway.discover import ON_PREMISES
+from routers.decide import matches
 from routers.residency import residency_gap
 from routers.types import Candidate, Need, Policy
 
@@ -73,7 +73,7 @@ def _keys(config: Config) -> Iterable[str]:
     labels = {label for policy in config.policies.values() for label in policy.labels}
     for at, key in enumerate(config.keys):
         for pattern in key.allow:
-            if not any(fnmatchcase(model, pattern) for model in served):
+            if not any(matches(pattern, model) for model in served):
                 yield f"keys[{at}].allow: {pattern} is no model of a backend"
         for label in key.labels:
             if config.policies and label not in labels:

@@ -22,7 +22,8 @@ _NO_USAGE = Usage()
 
 @dataclass(slots=True)
 class Attempt:
-    """One try at one candidate. Times are `perf_counter` seconds, `cost` nano-USD."""
+    """One try at one candidate. Times are `perf_counter` seconds, `cost` nano-USD. `finish`: the
+    finish reason of the first choice."""
 
     id: str
     number: int
@@ -33,6 +34,7 @@ class Attempt:
     outcome: str = "open"
     error: BackendError | None = None
     model: str | None = None
+    finish: str | None = None
     usage: Usage | None = None
     text_bytes: int = 0
     cost: int = 0
@@ -72,6 +74,7 @@ class Attempt:
             cost=self.cost,
             tier=self.candidate.tier,
             response_model=self.model or "",
+            finish=self.finish or "",
         )
 
 

@@ -32,7 +32,6 @@ class Controls(msgspec.Struct, frozen=True):
     max_cost: int | None = None
     tags: tuple[str, ...] = ()
     cache: CacheControl = CacheControl()
-    session: str = ""
     traceparent: str = ""
 
 
@@ -129,10 +128,6 @@ def _cache(values: dict[str, Any], text: str) -> None:
     )
 
 
-def _session(values: dict[str, Any], text: str) -> None:
-    values["session"] = text[:128]
-
-
 def _traceparent(values: dict[str, Any], text: str) -> None:
     values["traceparent"] = text[:64]
 
@@ -153,7 +148,6 @@ _HEADERS: dict[bytes, Callable[[dict[str, Any], str], None]] = {
     b"x-tollhouse-tags": _tags,
     b"x-tollhouse-cache": _cache,
     b"cache-control": _cache,
-    b"x-session-id": _session,
     b"traceparent": _traceparent,
 }
 

@@ -158,7 +158,7 @@ class Gate:
                 entered = await self._runtime.ledger.reserve(request)
             return entered
         except StoreError as exc:
-            raise self._down(ex, exc) from exc
+            raise self._down(ex) from exc
         except LedgerError as exc:
             raise refused(exc) from exc
 
@@ -175,7 +175,7 @@ class Gate:
             if isinstance(exc, StoreTimeout):
                 # The script may have run, or may run late: settling at no cost undoes it.
                 self._settler.took(ex)
-            error = self._down(ex, exc)
+            error = self._down(ex)
             if not self._open or ex.audit or self._bound(ex):
                 raise error from exc
             ex.cache_key, ex.cache = None, "unavailable"
@@ -184,7 +184,7 @@ class Gate:
     def _bound(self, ex: Exchange) -> bool:
         return any(scope.budget is not None for scope in ex.principal.scopes)
 
-    def _down(self, ex: Exchange, exc: StoreError) -> GatewayError:
+    def _down(self, ex: Exchange) -> GatewayError:
         what = "The audit store" if ex.audit else "The store of limits and budgets"
         code = "audit_unavailable" if ex.audit else "store_unavailable"
         return unavailable(code, f"{what} does not answer.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from gateway.runtime import Runtime
 from gateway.store.errors import StoreError
 from gateway.telemetry import merge, names
+from gateway.telemetry.core import Read
 from routers.onnx.classes import FILE as CLASSES
 
 if TYPE_CHECKING:
@@ -38,10 +39,9 @@ def _members(runtime: Runtime) -> str:
     return _PREFIX + runtime.parent
 
 
-async def exposition(runtime: Runtime) -> bytes:
-    """The metrics of every worker of this parent process, each with its `worker` label. While the
-    store is gone, those of this worker alone."""
-    own = runtime.telemetry.exposition()
+async def exposition(runtime: Runtime, own: bytes) -> bytes:
+    """The metrics of every worker of this parent process, each with its `worker` label; `own` are
+    those of this one. While the store is gone, they are all there is."""
     found = {runtime.telemetry.worker: own}
     if runtime.config.server.workers > 1:
         try:
@@ -64,7 +64,7 @@ async def _others(runtime: Runtime) -> dict[str, bytes]:
     return found
 
 
-def register_gauges(runtime: Runtime, pipeline: Pipeline, lag: Callable[[], int]) -> None:
+def register_gauges(runtime: Runtime, pipeline: Pipeline, lag: Read) -> None:
     """What is read at each scrape."""
     telemetry = runtime.telemetry
     telemetry.models((t.name, t.model) for t in runtime.catalog.targets)

@@ -19,7 +19,7 @@ from gateway.attempts import Caller, Opened
 from gateway.cache import CachedAnswer, Flights, decode_answer, encode_answer
 from gateway.cache.flight import Flight
 from gateway.client import Client
-from gateway.errors import GatewayError, from_upstream, unavailable
+from gateway.errors import GatewayError, from_upstream, rate_limited, unavailable
 from gateway.exchange import Exchange
 from gateway.inbound import new_id, parse, read_body, read_controls
 from gateway.limits import Gate
@@ -51,6 +51,8 @@ class Pipeline:
         self._flights = Flights()
         self._learning = runtime.learning
         self.in_flight = 0
+        # By organisation: how many of them wait for the rest of a body. No limit counts these yet.
+        self._sending: dict[str, int] = {}
 
     async def serve(
         self,
@@ -113,7 +115,7 @@ class Pipeline:
             raise unavailable("overloaded", "The gateway is at its limit of requests in flight.")
         controls = read_controls(headers)
         principal = await admission.authenticate(self.runtime, controls)
-        raw = await read_body(client.receive, headers, self._limit)
+        raw = await self._body(client, headers, principal.org)
         if raw is None:
             return
         client.watch()
@@ -128,6 +130,23 @@ class Pipeline:
         finally:
             # Whatever happened, what the ledger holds for this request is let go.
             self.settler.ensure(ex)
+
+    async def _body(
+        self, client: Client, headers: list[tuple[bytes, bytes]], org: str
+    ) -> bytes | None:
+        """As `read_body`. Of the requests that a worker may have in flight, one organisation may
+        have half in bodies that are still on their way: sending them slowly costs it nothing, and
+        would keep all others out. Raises GatewayError 429."""
+        sending = self._sending.get(org, 0)
+        if sending >= max(1, self._max // 2):
+            raise rate_limited("Too many requests of this organisation are still being sent.", 1.0)
+        self._sending[org] = sending + 1
+        try:
+            return await read_body(client.receive, headers, self._limit)
+        finally:
+            self._sending[org] -= 1
+            if not self._sending[org]:
+                del self._sending[org]
 
     async def _answer(self, ex: Exchange, client: Client) -> None:
         hit = await self._gate.enter(ex)
@@ -211,8 +230,10 @@ class Pipeline:
         except BackendError as error:
             opened.fail(error)
             await self.settler.settle(ex, None)
-            self.settler.observe(ex, 200, error)
-            await client.finish(answer.stream_error(from_upstream(error)))
+            shown = from_upstream(error)
+            # The client had a 200 for its head; counted is what became of the request.
+            self.settler.observe(ex, shown.status)
+            await client.finish(answer.stream_error(shown))
             return
         usage_event = await self._complete(ex, opened)
         self.settler.observe(ex, 200)

@@ -32,6 +32,7 @@ from gateway.config.model import AdminConfig, AuthConfig, EngineConfig
 from gateway.doubts import doubts
 from gateway.keeper import Child, Keeper
 from gateway.policies import check_names
+from gateway.protocol import Protocol
 from gateway.records import Database, RecordsError
 from gateway.store.embedded import EmbeddedStore
 from gateway.store.errors import StoreError
@@ -163,7 +164,7 @@ def server_config(resolved: Resolved) -> uvicorn.Config:
         factory=True,
         workers=server.workers,
         loop="uvloop",
-        http="httptools",
+        http=Protocol,
         ws="none",
         lifespan="on",
         access_log=False,

@@ -13,7 +13,6 @@ from collections.abc import Coroutine
 from time import perf_counter
 from typing import Any
 
-from backends.errors import BackendError
 from gateway.cache import CachedAnswer
 from gateway.errors import GatewayError
 from gateway.exchange import Attempt, Exchange
@@ -161,7 +160,7 @@ class Settler:
         settlement = Settlement(
             org=ex.principal.org,
             request_id=ex.inbound.request_id,
-            scopes=ex.principal.scopes if ex.inbound.request_id in self._held else (),
+            scopes=(),  # it cost nothing, and what it holds the ledger knows
             cost=0,
             tokens=0,
             records=records,
@@ -270,7 +269,7 @@ class Settler:
             attempt=attempt.number,
         )
 
-    def observe(self, ex: Exchange, status: int, error: BackendError | None = None) -> None:
+    def observe(self, ex: Exchange, status: int) -> None:
         """Tell telemetry of a request that got an answer."""
         telemetry = self._runtime.telemetry
         last = ex.attempts[-1] if ex.attempts else None

@@ -35,8 +35,6 @@ def pressure(points: Sequence[PressurePoint], left: float | None) -> float:
     """
     if left is None or not points:
         return 0.0
-    if not left > 0.0:
-        left = 0.0
     upper_left, upper_raise = 1.0, 0.0
     for point in sorted(points, key=_fullest_first):
         raised = max(point.raise_by, upper_raise)

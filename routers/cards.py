@@ -210,7 +210,7 @@ def load_cards(directory: Path) -> Cards:
         return Cards()
     except OSError as exc:
         raise CardError(f"{FILE}: cannot be read: {exc.strerror}") from exc
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise CardError(f"{FILE}: {exc}") from exc
 
 

@@ -221,14 +221,17 @@ def needs_score(filtered: Filtered) -> bool:
 
 def odds(filtered: Filtered, score: Score | None) -> Odds | None:
     """What the score says of the candidates that would be tried first in each tier: a candidate
-    with a model card is judged by it, others by their tier. None without a usable score."""
+    with a model card is judged by it, others by their tier. None without a score, and for one that
+    is less sure than the policy asks for."""
     if score is None or score.unclassified is not None:
         return None
     weak, strong = score.p_local_ok, score.p_frontier_ok
     if weak is None or strong is None:
         return None
+    policy = filtered.active.policy
+    if score.confidence is not None and score.confidence < policy.min_confidence:
+        return None
     if score.p_ok:
-        policy = filtered.active.policy
         weak = score.p_ok.get(_first_of(filtered, policy.weak_tier), weak)
         strong = score.p_ok.get(_first_of(filtered, policy.strong_tier), strong)
     return Odds(weak, strong)
@@ -251,6 +254,8 @@ def plan(filtered: Filtered, score: Score | None = None, steer: Steer | None = N
     found = odds(filtered, score) if policy.route == "score" else None
     raised = pressure(policy.pressure, need.budget_share_left)
     wanted, why = _wanted_tier(policy, found, steer, raised)
+    if why == "unclassified" and score is not None and score.gain is not None:
+        why = "low_confidence"
     refusal, needed = filtered.refusal, needs_score(filtered)
     ordered: tuple[Candidate, ...] = ()
     reason = ""

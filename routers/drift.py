@@ -81,7 +81,7 @@ def load_reference(raw: bytes) -> DriftReference:
     """Raises DriftError."""
     try:
         found = _DECODER.decode(raw)
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise DriftError(f"not a drift reference: {exc}") from exc
     if len(found.shares) != len(found.edges) + 1:
         raise DriftError(f"shares has {len(found.shares)} bins for {len(found.edges)} edges")

@@ -9,6 +9,9 @@ JSON Lines, gzip when the name ends in `.gz`. A row is an object with
   `backend/model`; null when not known;
 - `id`, optional; the number of the line without it; `tools`, optional, in OpenAI form.
 
+Rows that agree in all of these, `id` included, are one row: of exports that overlap nothing counts
+twice. Without an `id` each line is a request of its own.
+
 Other fields are left alone, so that exports with more in them can be used as they are.
 """
 
@@ -74,11 +77,12 @@ def load_rows(path: Path) -> list[LabelRow]:
 
 
 def parse_rows(lines: Iterable[bytes], where: str) -> list[LabelRow]:
-    """`where` is the name under which errors speak of the rows. Raises LabelsError."""
-    rows = [_row(record, at, number) for number, at, record in records(lines, where)]
+    """`where` is the name under which errors speak of the rows; a row that stands again is left
+    out. Raises LabelsError."""
+    rows = dict.fromkeys(_row(record, at, number) for number, at, record in records(lines, where))
     if not rows:
         raise LabelsError(f"{where}: has no rows")
-    return rows
+    return list(rows)
 
 
 def require_enough(rows: list[LabelRow], pairs: int, where: str = "rows") -> None:

@@ -54,6 +54,8 @@ def _score(decision: Decision) -> str:
         return "needed, not taken" if decision.needs_score else "not needed"
     if score.unclassified is not None or score.gain is None:
         return f"unclassified ({score.unclassified or 'no score'})"
+    if decision.reason == "low_confidence":
+        return f"not sure enough (gain {score.gain:+.3f}, confidence {score.confidence:.3f})"
     return _gain(score, decision)
 
 

@@ -158,9 +158,10 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     points of a piecewise linear curve by which the threshold rises as the budget runs out.
     `labels`: what each label asks of a backend; **a label not listed here makes every backend
     ineligible**.
-    `unclassified`: the tier for requests without a score. `detect`: data classes to look for;
-    each detected class becomes a label of the same name. `detect_by`: patterns alone, or also the
-    router's model where it has one. `mandatory_labels`: labels that every
+    `unclassified`: the tier for requests without a score, and for those whose score has a
+    `confidence` below `min_confidence`, in [0, 1]: 0 takes every score. `detect`: data classes to
+    look for; each detected class becomes a label of the same name. `detect_by`: patterns alone, or
+    also the router's model where it has one. `mandatory_labels`: labels that every
     request under this policy carries. `fallback`: whether the other tier may be tried when the
     preferred one fails. `cache_ttl`: seconds, 0 turns the exact cache off. `opaque_label`: the
     label of requests with content that no detector can read (images, audio, files, token ids,
@@ -174,6 +175,7 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key_share: float = 1.0
     pressure: tuple[PressurePoint, ...] = ()
     unclassified: str = "frontier"
+    min_confidence: float = 0.0
     route: Literal["score", "weak", "strong"] = "score"
     labels: dict[str, Requirement] = {}
     mandatory_labels: tuple[str, ...] = ()
@@ -200,11 +202,11 @@ class Decision(msgspec.Struct, frozen=True):
     `plan` holds candidates in the order in which they are tried; empty means refused, and
     `refusal` then names the filter that left none, or is `unknown_model` or `no_backend`.
     `reason` says in one word why the first of the plan is first: `explicit`, `residency`,
-    `only_candidate`, `score_below`, `score_above`, `unclassified`, `policy`, `permission`,
-    `budget`, `capability`, `health`; `target` where the policy's promise overruled the threshold,
-    `key_share` where the key has had its share of strong calls. `threshold` as it was in force,
-    budget pressure included; `target`: the promise that it follows, empty for a fixed one. `gain`:
-    what was held against it, of the candidates that come first in their tiers.
+    `only_candidate`, `score_below`, `score_above`, `unclassified`, `low_confidence`, `policy`,
+    `permission`, `budget`, `capability`, `health`; `target` where the policy's promise overruled
+    the threshold, `key_share` where the key has had its share of strong calls. `threshold` as it
+    was in force, budget pressure included; `target`: the promise that it follows, empty for a
+    fixed one. `gain`: what was held against it, of the candidates that come first in their tiers.
     """
 
     plan: tuple[Candidate, ...]

@@ -44,6 +44,13 @@ def encode_usage(usage: Usage) -> dict[str, Any]:
     }
 
 
+def generated(prompt: int, completion: int, total: object) -> int:
+    """Output tokens, reasoning included. OpenAI counts it in the completion, xAI beside it
+    (docs.x.ai, "Consumption and rate limits") and Gemini's endpoint in the total alone, so that
+    what the total has beyond the prompt was generated."""
+    return max(completion, total - prompt) if type(total) is int else completion
+
+
 def decode_usage(usage: object) -> Usage | None:
     """None when nothing, or nothing believable, was reported."""
     if not isinstance(usage, dict):
@@ -53,12 +60,16 @@ def decode_usage(usage: object) -> Usage | None:
     inside = inside if isinstance(inside, dict) else {}
     beside = usage.get("completion_tokens_details")
     beside = beside if isinstance(beside, dict) else {}
+    reasoning = beside.get("reasoning_tokens") or 0
+    if type(prompt) is int and type(completion) is int and type(reasoning) is int:
+        stated, completion = completion, generated(prompt, completion, usage.get("total_tokens"))
+        reasoning = max(reasoning, completion - stated)
     counts: tuple[Any, ...] = (
         prompt,
         completion,
         inside.get("cached_tokens") or 0,
         inside.get("cache_write_tokens") or 0,
-        beside.get("reasoning_tokens") or 0,
+        reasoning,
     )
     if any(type(count) is not int or not 0 <= count <= _MOST_TOKENS for count in counts):
         return None

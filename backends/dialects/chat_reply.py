@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from backends.base import Event, Operation, Usage
+from backends.dialects.chat_answer import generated
 from backends.dialects.chat_calls import CallNumbers, Function, ToolCall
 from backends.dialects.exchange import Incoming
 from backends.dialects.refusals import ErrorBody, Refusal, error_for, read_error, redact
@@ -94,24 +95,17 @@ def choices_asked(body: Mapping[str, Any]) -> int:
 
 def read_usage(raw: bytes) -> Usage | None:
     """Usage as the upstream stated it, or None when it is missing or cannot be true: negative,
-    beyond a hundred million tokens, or parts that are larger than their whole.
-
-    What the total has more than prompt and completion is reasoning that is paid for as completion:
-    xAI counts it beside the completion (docs.x.ai, "Consumption and rate limits"), Gemini nowhere
-    else."""
+    beyond a hundred million tokens, or parts that are larger than their whole."""
     try:
         usage = _decode_usage(raw)
     except msgspec.DecodeError:
         return None
-    prompt, completion = usage.prompt_tokens, usage.completion_tokens or 0
     read = usage.prompt_tokens_details or _Details()
     made = usage.completion_tokens_details or _Details()
+    prompt, stated = usage.prompt_tokens, usage.completion_tokens or 0
+    completion = generated(prompt, stated, usage.total_tokens)
     cached, written = read.cached_tokens or 0, read.cache_write_tokens or 0
-    reasoning = made.reasoning_tokens or 0
-    beside = usage.total_tokens - prompt - completion if type(usage.total_tokens) is int else 0
-    if beside > 0:
-        completion += beside
-        reasoning = max(reasoning, beside)
+    reasoning = max(made.reasoning_tokens or 0, completion - stated)
     if not (0 <= prompt <= MAX_TOKENS and 0 <= completion <= MAX_TOKENS):
         return None
     if min(cached, written, reasoning) < 0 or cached + written > prompt or reasoning > completion:

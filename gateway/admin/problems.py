@@ -137,14 +137,16 @@ def problem_handler(request: AnyRequest, exc: Exception) -> Response[Problem]:
     for kind, status in _STATUS.items():
         if isinstance(exc, kind):
             return _from_table(request, exc, status)
-    log.error("admin request failed: %s %s", request.method, request.url.path, exc_info=exc)
+    log.error("admin request failed: %s %s", request.method, request.scope["path"], exc_info=exc)
     return problem(500, "The gateway failed to answer this; its log says why.")
 
 
 def _from_table(request: AnyRequest, exc: Exception, status: int) -> Response[Problem]:
     if isinstance(exc, RecordsError | StoreError):
         # The text of a driver may hold addresses and statements: it belongs in the log.
-        log.error("admin request failed: %s %s", request.method, request.url.path, exc_info=exc)
+        log.error(
+            "admin request failed: %s %s", request.method, request.scope["path"], exc_info=exc
+        )
         if isinstance(exc, RecordsRejected):
             return problem(status, "The database refuses this; the gateway's log says why.")
         what = "database" if isinstance(exc, RecordsError) else "store"
@@ -157,7 +159,7 @@ def _from_table(request: AnyRequest, exc: Exception, status: int) -> Response[Pr
 
 def _from_framework(exc: HTTPException) -> Response[Problem]:
     errors = tuple(
-        FieldError(_path(item), str(item.get("message", "not valid")))
+        FieldError(_path(item), _message(item))
         for item in (exc.extra if isinstance(exc.extra, list) else ())
         if isinstance(item, dict)
     )
@@ -174,6 +176,12 @@ def _path(item: dict[str, Any]) -> str:
     if item.get("source") == "body":
         return key.removeprefix("data.") if key != "data" else "body"
     return key or str(item.get("source", ""))
+
+
+def _message(item: dict[str, Any]) -> str:
+    message = str(item.get("message", "not valid"))
+    # Of a body that is not there, Litestar says only how its handlers call it.
+    return "a JSON body is needed" if message == "'data'" else message
 
 
 Handler = Callable[[AnyRequest, Exception], Response[Problem]]

@@ -46,7 +46,7 @@ async def routing(context: Context) -> RoutingList:
 
 @get("/changes", summary="Who changed what, newest first")
 async def changes(context: Context, limit: Limit = 100, cursor: Cursor = None) -> ChangePage:
-    if cursor is not None and not (cursor.isascii() and cursor.isdigit() and len(cursor) <= 15):
+    if cursor is not None and not _is_change(cursor):
         raise invalid("cursor", "not a cursor of this list")
     before = None if cursor is None else int(cursor)
     found = await context.database.read(lambda c: list_changes(c, before, limit + 1))
@@ -55,6 +55,11 @@ async def changes(context: Context, limit: Limit = 100, cursor: Cursor = None) -
 
 
 HANDLERS = (list_backends, explain, routing, changes)
+
+
+def _is_change(cursor: str) -> bool:
+    """The id of a line, which the database counts in 32 bits."""
+    return cursor.isascii() and cursor.isdigit() and len(cursor) <= 10 and int(cursor) < 2**31
 
 
 async def _principal(context: AdminContext, data: ExplainInput) -> Principal | None:

@@ -27,7 +27,6 @@ _REQUEST_HEADERS = {
     "x-tollhouse-max-cost": "most this request may cost, in USD",
     "x-tollhouse-cache": "no-cache, no-store or max-age=SECONDS; Cache-Control works as well",
     "x-tollhouse-tags": "up to 16 tags, comma separated",
-    "x-session-id": "groups requests of one session in records",
 }
 
 

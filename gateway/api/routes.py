@@ -15,6 +15,7 @@ from gateway.api import docs, health
 from gateway.errors import GatewayError, model_not_found
 from gateway.inbound import new_id, read_controls
 from gateway.learning.feedback import MAX_BODY, parse_feedback
+from gateway.telemetry import MEDIA_TYPE
 
 if TYPE_CHECKING:
     from gateway.app import Worker
@@ -123,7 +124,7 @@ def _operations(worker: Worker) -> list[Any]:
     @get("/metrics", include_in_schema=False)
     async def metrics() -> Response[bytes]:
         text = await worker.exposition()
-        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(text, media_type=MEDIA_TYPE)
 
     return [livez, readyz, metrics]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -67,9 +67,17 @@ class KeyCache:
         self._entries.pop(key_id, None)
         self._unknown.pop(key_id, None)
 
-    def clear(self) -> None:
-        self._entries.clear()
+    def forget_unknown(self) -> None:
         self._unknown.clear()
+
+    def renew(self, found: Mapping[str, Entry | None]) -> None:
+        """By public id: what to put in the place of an entry that is still there, None to drop
+        it."""
+        for key_id, entry in found.items():
+            if entry is None:
+                self._entries.pop(key_id, None)
+            elif key_id in self._entries:
+                self._entries[key_id] = entry
 
     def replace(self, make: Callable[[Entry], Entry]) -> None:
         """Put something else in the place of every entry."""

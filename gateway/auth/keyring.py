@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -16,6 +16,7 @@ from gateway.auth.errors import AuthError, AuthUnavailable, TermsUnreadable
 from gateway.auth.from_config import config_keys, config_scopes, hash_key
 from gateway.auth.keys import PREFIX, PUBLIC_END, KeyHasher, parse_key
 from gateway.auth.principal import KeyInfo, Principal, ScopeInfo
+from gateway.auth.repository import StoredKey
 from gateway.auth.scopes import ledger_scope, principal_of, scope_ids, unreadable_terms
 from gateway.changes import Watch, current_version
 from gateway.config import Config
@@ -31,6 +32,7 @@ UNKNOWN_KEYS = 4_096
 UNKNOWN_S = 5.0
 LOOKUPS = 64
 LOOKUP_S = 2.0
+AT_ONCE = 500
 _PUBLIC_START = len(PREFIX)
 
 
@@ -220,7 +222,7 @@ class Keyring:
             return
         await self._read_scopes()
         if item is None:
-            self._cache.clear()
+            await self._read_again()
             return
         # The books first, so that no key is held to a budget before it has any.
         entries = self._cache.entries()
@@ -238,3 +240,34 @@ class Keyring:
             return msgspec.structs.replace(entry, principal=principal_of(entry.info, self._scopes))
 
         self._cache.replace(rebuilt)
+
+    async def _read_again(self) -> None:
+        """Bring what is cached up to date, many keys at a time: dropping it would send all of them
+        to the database at once, each by itself. Raises RecordsError."""
+        self._cache.forget_unknown()
+        known = list(self._cache.entries())
+        for start in range(0, len(known), AT_ONCE):
+            part = known[start : start + AT_ONCE]
+            ids = [e.info.id for e in part if e.info.id not in self.given_keys]
+            stored = await self._database.read(repository.find_keys, ids)
+            renewed = {e.info.id: self._renewed(e, stored.get(e.info.id)) for e in part}
+            # The books first, as above.
+            for around in _added(part, renewed):
+                await self._open_books(around)
+            self._cache.renew(renewed)
+
+    def _renewed(self, entry: Entry, stored: StoredKey | None) -> Entry | None:
+        """None for a key that is in neither the configuration nor the database."""
+        if entry.info.id in self.given_keys:
+            return msgspec.structs.replace(entry, principal=principal_of(entry.info, self._scopes))
+        if stored is None:
+            return None
+        return Entry(stored.hash, stored.info, principal_of(stored.info, self._scopes))
+
+
+def _added(before: list[Entry], after: Mapping[str, Entry | None]) -> list[Principal]:
+    """The scopes that keys are held to from now on, each once."""
+    held = {(entry.principal.org, scope) for entry in before for scope in entry.principal.scopes}
+    found = [entry.principal for entry in after.values() if entry is not None]
+    now = {(principal.org, scope) for principal in found for scope in principal.scopes}
+    return [Principal(org=org, scopes=(scope,)) for org, scope in now - held]

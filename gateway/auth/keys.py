@@ -10,7 +10,6 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable
 
 PUBLIC_LENGTH = 12
-SECRET_LENGTH = 43
 PREFIX = "th-"
 PUBLIC_END = len(PREFIX) + PUBLIC_LENGTH
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -32,6 +32,13 @@ def find_key(connection: sa.Connection, key_id: str) -> StoredKey | None:
     query = sa.select(api_keys).where(api_keys.c.id == key_id)
     row = connection.execute(query).mappings().first()
     return None if row is None else StoredKey(_info(row), bytes(row["hash"]))
+
+
+def find_keys(connection: sa.Connection, key_ids: Sequence[str]) -> dict[str, StoredKey]:
+    """By id, those of these that there are."""
+    query = sa.select(api_keys).where(api_keys.c.id.in_(key_ids))
+    rows = connection.execute(query).mappings()
+    return {row["id"]: StoredKey(_info(row), bytes(row["hash"])) for row in rows}
 
 
 def insert_key(connection: sa.Connection, info: KeyInfo, hash: bytes) -> None:

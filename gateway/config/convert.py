@@ -1,4 +1,4 @@
-"""From parsed TOML to typed structs, with the exact path of whatever is wrong.
+"""From parsed TOML or JSON to typed structs, with the exact path of whatever is wrong.
 
 msgspec names the position of an error but not the key inside a table of tables; walking the type
 here costs little and lets every message say `backends.openai.models.gpt-4o.input`.
@@ -34,6 +34,8 @@ def _convert(value: object, target: Any, path: str) -> object:
         return _array(value, typing.get_args(target)[0], path)
     if origin in (typing.Union, types.UnionType):
         arms = [a for a in typing.get_args(target) if a is not type(None)]
+        if value is None and type(None) in typing.get_args(target):
+            return None
         if len(arms) == 1:
             return _convert(value, arms[0], path)
     try:
@@ -81,5 +83,11 @@ def _plain(message: str) -> str:
 
 
 def _name(value: object) -> str:
-    names = {bool: "a boolean", int: "a number", float: "a number", str: "a string"}
+    names = {
+        type(None): "null",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        str: "a string",
+    }
     return names.get(type(value), "an array" if isinstance(value, list) else "a table")

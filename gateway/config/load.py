@@ -194,7 +194,9 @@ def _check_backend(name: str, backend: BackendConfig) -> None:
         if not url.startswith(("http://", "https://")):
             raise ConfigError(f"{where}.base_url", "must start with http:// or https://")
     for key in ("connect", "first_token", "idle", "total"):
-        _above_0(getattr(backend.timeouts, key), f"{where}.timeouts.{key}")
+        seconds = getattr(backend.timeouts, key)
+        if seconds is not None:
+            _above_0(seconds, f"{where}.timeouts.{key}")
     try:
         nano_usd(backend.gpu_second_usd, f"{where}.gpu_second_usd")
     except PriceError as exc:
@@ -311,6 +313,8 @@ def check_policy(
         if name not in CLASSES:
             raise ConfigError(f"{where}.detect[{i}]", f"unknown data class {name!r}")
     _above_0(policy.score_deadline_ms, f"{where}.score_deadline_ms")
+    if not 0 <= policy.min_confidence <= 1:
+        raise ConfigError(f"{where}.min_confidence", "must be between 0 and 1")
     if not 0 <= policy.cache_ttl <= _MAX_CACHE_TTL:
         raise ConfigError(
             f"{where}.cache_ttl", f"must be between 0 and {_MAX_CACHE_TTL:,} seconds (a year)"

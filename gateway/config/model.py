@@ -13,6 +13,7 @@ import msgspec
 from backends.base import Timeouts
 from routers.types import Policy
 
+_USUAL = Timeouts()
 SECRET_FIELDS = frozenset({"api_key", "token", "key", "hash_key"})
 
 
@@ -111,6 +112,23 @@ class EngineConfig(Section, frozen=True):
     threads: int = 0
 
 
+class TimeoutsConfig(Section, frozen=True):
+    """Seconds, see `backends.base.Timeouts`. Where `first_token` is left out, the model decides."""
+
+    connect: float = _USUAL.connect
+    first_token: float | None = None
+    idle: float = _USUAL.idle
+    total: float = _USUAL.total
+
+    def of(self, *, thinks_first: bool) -> Timeouts:
+        """A model that reasons before it sends anything may take as long as for an answer that is
+        not streamed: nothing tells it from one that hangs."""
+        first = self.first_token
+        if first is None:
+            first = self.total if thinks_first else _USUAL.first_token
+        return Timeouts(self.connect, first, self.idle, self.total)
+
+
 class BackendConfig(Section, frozen=True):
     """One upstream. `provider` is a row of the provider table, `embedded` or `scripted`.
     `base_url` may hold several URLs: replicas of the same backend. `facts` are what residency
@@ -123,7 +141,7 @@ class BackendConfig(Section, frozen=True):
     facts: dict[str, str] = {}
     models: dict[str, ModelConfig] = {}
     headers: dict[str, str] = {}
-    timeouts: Timeouts = Timeouts()
+    timeouts: TimeoutsConfig = TimeoutsConfig()
     drop_params: bool = False
     gpu_second_usd: float = 0.0
     engine: EngineConfig | None = None

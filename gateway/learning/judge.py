@@ -15,7 +15,8 @@ import msgspec
 
 from routers.types import Turn
 
-MAX_TOKENS = 512
+# A verdict takes a dozen; a model that reasons in its answer takes the rest.
+MAX_TOKENS = 2048
 _CONVERSATION = 12_000
 _ANSWER = 6_000
 _INSTRUCTION = (
@@ -41,6 +42,8 @@ _SCHEMA = {
         },
     },
 }
+# What open models put behind their reasoning where the engine does not take it out.
+_REASONED = "</think>"
 _FENCE = re.compile(r"^```(?:json)?\s*(.*?)\s*```$", re.DOTALL)
 _encode = msgspec.json.Encoder().encode
 
@@ -51,8 +54,8 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 class _Said(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    a_ok: int
-    b_ok: int
+    a_ok: int | bool
+    b_ok: int | bool
 
 
 _said = msgspec.json.Decoder(_Said)
@@ -91,8 +94,9 @@ def response_format(capabilities: frozenset[str]) -> dict[str, Any] | None:
 
 
 def parse_verdict(decision_id: str, text: str) -> Verdict | None:
-    """None for anything but the one form that was asked for: a guess is no label."""
-    stripped = text.strip()
+    """None for anything but the form that was asked for, with `true` and `false` for 1 and 0 and
+    reasoning before it: a guess is no label."""
+    stripped = text.rpartition(_REASONED)[2].strip()
     fenced = _FENCE.match(stripped)
     try:
         said = _said.decode(fenced.group(1) if fenced else stripped)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import io
 import logging
 import os
 import re
@@ -361,7 +362,8 @@ def _order(proposal: Proposal, name: str) -> CardOrder | None:
 
 def _count(lines: bytes, of_a_model: bool) -> int:
     """How many rows there are. Blocking. Raises LabelsError."""
-    each = lines.splitlines(keepends=True)
+    # Its lines are those that the process which fits them will see.
+    each = io.BytesIO(lines)
     if of_a_model:
         return len(parse_model_rows(each, "rows").queries)
     return len(parse_rows(each, "rows"))

@@ -27,6 +27,7 @@ _ORG = re.compile(r"[A-Za-z0-9_.@-]{1,128}")
 _REBUILD_TRIES = 20
 _PAGE = 1000
 
+_MEET = Script("meet", "#!lua flags=allow-oom\nreturn redis.call('SADD', KEYS[1], ARGV[1])")
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -125,9 +126,10 @@ class Ledger:
         self._known: dict[str, int] = {}
         self._enter = _script("enter")
         self._reserve = _script("reserve")
-        # Settling and sweeping give memory back, so they run even when the server is full.
+        # Settling and sweeping give memory back, and renewing takes none, so they run even when the
+        # server is full.
         self._settle = _script("settle", "allow-oom")
-        self._renew = _script("renew")
+        self._renew = _script("renew", "allow-oom")
         self._sweep = _script("sweep", "allow-oom")
         self._provision = _script("provision")
         self._balance = _script("balance", "no-writes")
@@ -210,17 +212,6 @@ class Ledger:
         another window than before. True when the scope had never had a key.
 
         Raises CannotProvision, StoreError."""
-        return await self._build(org, scope, "probe")
-
-    async def rebuild(self, org: str, scope: Scope) -> None:
-        """Count a scope anew from the records, replacing its key. It is closed meanwhile."""
-        await self._build(org, scope, "drop")
-
-    async def orgs(self) -> list[str]:
-        """All orgs that have been seen."""
-        return sorted(org.decode() for org in await self._store.command("SMEMBERS", ORGS))
-
-    async def _build(self, org: str, scope: Scope, op: str) -> bool:
         if scope.budget is None:
             return False
         if self._books is None:
@@ -229,8 +220,7 @@ class Ledger:
         what = {"id": scope.id, "kind": scope.budget.window}
         first = await self._books.mark(org, scope.id)
         for _ in range(_REBUILD_TRIES):
-            probe = _probe(await self._run(self._provision, org, {**what, "op": op}))
-            op = "probe"
+            probe = _probe(await self._run(self._provision, org, {**what, "op": "probe"}))
             if probe.exists:
                 return first
             # The outbox is read first: an entry filed in between is then in both, and its
@@ -246,6 +236,10 @@ class Ledger:
                 return first
         raise CannotProvision(f"{scope.id}: bookings kept arriving while it was counted")
 
+    async def orgs(self) -> list[str]:
+        """All orgs that have been seen."""
+        return sorted(org.decode() for org in await self._store.command("SMEMBERS", ORGS))
+
     async def _outbox(self, org: str) -> list[Any]:
         entries: list[Any] = []
         start = "-"
@@ -259,7 +253,7 @@ class Ledger:
     async def _meet(self, org: str) -> None:
         if not _ORG.fullmatch(org):
             raise ValueError(f"not a usable org name: {org!r}")
-        await self._store.command("SADD", ORGS, org)
+        await self._store.call(_MEET, (ORGS,), (org,))
         # A new connection may lead to a server that has lost its data, so this is said again.
         self._known[org] = self._store.generation
 

@@ -1,12 +1,12 @@
--- Make a scope's ledger. `probe` tells what a rebuild must know, `drop` closes the ledger first,
--- `create` writes the amount found in the records plus what live requests hold.
+-- Make a scope's ledger. `probe` tells what must be known to count it, and closes one of another
+-- kind; `create` writes the amount found in the records plus what live requests hold.
 local kind = req.kind
 local number = window_number(kind)
 local dirty = tonumber(redis.call('GET', P .. ':m:' .. req.id) or '0')
 local b = book_of(req.id)
 
-if req.op ~= 'create' then
-  if b.k and (req.op == 'drop' or b.k ~= kind) then
+if req.op == 'probe' then
+  if b.k and b.k ~= kind then
     b.k, b.w, b.s, b.h, b.o = nil, nil, nil, nil, nil
     changed[req.id] = b
     write()

@@ -193,9 +193,8 @@ async def _verify(database: Database, org: str, seen: Witness) -> ChainReport:
         if done:
             break
     if table_head is None:
-        missing = "the head is missing" if last.seq else None
-        if missing:
-            return ChainReport(org, last.seq, last, last.seq, missing)
+        if last.seq:
+            return ChainReport(org, last.seq, last, last.seq, "the head is missing")
     elif table_head != last:
         problem = f"the chain ends at {last.seq}, its head says {table_head.seq}"
         return ChainReport(org, last.seq, last, last.seq + 1, problem)

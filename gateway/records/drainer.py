@@ -19,10 +19,21 @@ from gateway.records.errors import RecordsError, RecordsRejected
 from gateway.records.outbox import BadEntry, parse_entry
 from gateway.records.schema import usage_records
 from gateway.records.types import DecisionRecord, Record, UsageRecord
-from gateway.store import Store, StoreError
+from gateway.store import Script, Store, StoreError
 from gateway.store.lock import Lock
 
 _log = logging.getLogger(__name__)
+
+# What the outbox holds may be all that fills the server: it is filed and deleted there as well.
+_NOTE = Script(
+    "note",
+    """#!lua flags=allow-oom
+if ARGV[2] ~= '' then redis.call('SADD', KEYS[2], ARGV[2]) end
+return redis.call('SET', KEYS[1], ARGV[1])""",
+)
+_SET_ASIDE = Script(
+    "set_aside", "#!lua flags=allow-oom\nreturn redis.call('XADD', KEYS[1], '*', unpack(ARGV))"
+)
 
 
 class OutboxLag(msgspec.Struct, frozen=True):
@@ -155,19 +166,20 @@ class Drainer:
         return len(entries)
 
     async def _note(self, org: str, cut: Cut | None, head: Head) -> None:
-        """The cut first: killed in between, the next append finds it again by the old head."""
+        """Both at once: killed before, the next append finds the cut again by the old head."""
+        value = ""
         if cut is not None:
             _log.error("the decision records of %s: %s", org, cut)
             value = f"{cut.head.seq}:{cut.head.hash}:{cut.resumed}"
-            await self._store.command("SADD", cuts_key(org), value)
-        await self._store.command("SET", head_key(org), f"{head.seq}:{head.hash}")
+        keys = (head_key(org), cuts_key(org))
+        await self._store.call(_NOTE, keys, (f"{head.seq}:{head.hash}", value))
 
     async def _set_aside(self, org: str, fields: list[Any], error: Exception) -> None:
         # One bad entry must not keep all later ones from being filed.
         _log.error(
             "an outbox entry of %s cannot be filed and is kept in its dead stream: %s", org, error
         )
-        await self._store.command("XADD", f"th:{{{org}}}:dead", "*", *fields)
+        await self._store.call(_SET_ASIDE, (f"th:{{{org}}}:dead",), fields)
 
 
 def _read_head(value: bytes) -> Head:

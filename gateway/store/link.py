@@ -29,6 +29,7 @@ pack: Callable[[tuple[Any, ...]], bytes] = cast(Any, hiredis).pack_command
 _LAST_LOOK_S = 0.005
 # A call behind others that are being answered may take so many limits in all.
 _PATIENCE = 4
+_RECONNECT_S = 1.0
 _MAX_IN_FLIGHT = 20_000
 
 
@@ -117,6 +118,7 @@ class Link:
         self.wire: _Wire | None = None
         self.connections = 0
         self._heard = 0.0
+        self._connected = 0.0
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
         self._waiting: deque[Entry] = deque()
         self._out: list[bytes] = []
@@ -212,6 +214,7 @@ class Link:
         self._connecting = None
         self._transport, self.wire = made
         self.connections += 1
+        self._connected = time.monotonic()
         self._greet(loop)
         self._flush()
 
@@ -249,6 +252,7 @@ class Link:
                 continue
             text = str(reply)
             if entry.again is not None and text.startswith("NOSCRIPT"):
+                usable = True
                 self._resend(entry)
                 continue
             error = translate(text)
@@ -260,9 +264,14 @@ class Link:
             self._health.success()
         else:
             self._health.failure()
-        if stale and not waiting and self._transport is not None:
-            # A demoted primary: connect anew, so that the name is resolved again.
-            self.drop(StoreUnavailable("reconnecting"))
+        if stale and self._transport is not None and (not waiting or self._has_lasted()):
+            # A demoted primary: connect anew, so that the name is resolved again. Under load
+            # something is always in flight, and no write of it would be done.
+            self.drop(StoreReadOnly("the store was a replica; connecting anew"))
+
+    def _has_lasted(self) -> bool:
+        """Whether the connection is old enough to be given up with calls in flight."""
+        return time.monotonic() - self._connected > _RECONNECT_S
 
     def _resend(self, entry: Entry) -> None:
         assert entry.again is not None

@@ -9,16 +9,20 @@ from gateway.store.errors import StoreError
 
 _log = logging.getLogger(__name__)
 
+# Who frees a full server may need the lock for it, so both run there as well.
 _HOLD = Script(
     "hold",
-    """local owner = redis.call('GET', KEYS[1])
+    """#!lua flags=allow-oom
+local owner = redis.call('GET', KEYS[1])
 if owner and owner ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1""",
 )
 _RELEASE = Script(
     "release",
-    "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0",
+    """#!lua flags=allow-oom
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0""",
 )
 
 

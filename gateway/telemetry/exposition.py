@@ -11,7 +11,8 @@ from itertools import accumulate
 from gateway.telemetry.aggregate import Counter, Family, Histogram
 from gateway.telemetry.names import Metric, label
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+# The framework adds the charset to a text.
+MEDIA_TYPE = "text/plain; version=0.0.4"
 _ESCAPES = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
 
 

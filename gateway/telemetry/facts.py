@@ -38,8 +38,9 @@ class RequestFacts(msgspec.Struct, frozen=True):
     """One request of a client, when it is over.
 
     `tier`, `backend` and `model` of the answer, empty when there was none. `reason` is the
-    decision's, `cache` one of `hit`, `miss`, `bypass`, `off`; `status` the HTTP status sent.
-    `refused` names why the gateway refused it (`budget`, `residency`, `rate_limit`, ...), empty
+    decision's, `cache` one of `hit`, `miss`, `bypass`, `off`, `unavailable`; `status` the HTTP
+    status sent, of a stream that broke later too, and of a refusal the one that says why.
+    `refused` is the code of a refusal (`budget_exceeded`, `residency_not_available` ...), empty
     otherwise. Durations in seconds: `overhead` is the time in the gateway itself, `score` the
     wait for the router, None when it was not asked.
     """

@@ -262,7 +262,13 @@ ROUTER_INFO = Metric(
     "",
     (ROUTER_MODEL, ROUTER_DEVICE),
 )
-OUTBOX_LAG = Metric("tollhouse.outbox.lag", "gauge", "Records waiting in the outbox.", "{record}")
+OUTBOX_LAG = Metric(
+    "tollhouse.outbox.lag",
+    "gauge",
+    "Entries of the outbox that wait for the database, of all who share the store; told by the "
+    "worker that is asked.",
+    "{record}",
+)
 STORE_UP = Metric("tollhouse.store.up", "gauge", "1 while the store answers.")
 
 FEEDBACK = Metric(

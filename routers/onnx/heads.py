@@ -290,7 +290,7 @@ def load_heads(directory: Path) -> HeadModel:
         heads = _DECODER.decode((directory / META).read_bytes())
     except OSError as exc:
         raise ArtefactError(META, f"cannot be read: {exc.strerror}") from exc
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise ArtefactError(META, str(exc)) from exc
     if tuple(heads.surface) != SURFACE:
         raise ArtefactError(META, "was fitted on other surface features than this version's")
@@ -299,7 +299,7 @@ def load_heads(directory: Path) -> HeadModel:
         return HeadModel(heads, unpacked(arrays))
     except KeyError as exc:
         raise ArtefactError(ARRAYS, f"lacks the array {exc}") from exc
-    except ValueError as exc:
+    except (ValueError, TypeError, IndexError) as exc:
         raise ArtefactError(ARRAYS, f"does not fit: {exc}") from exc
 
 

@@ -95,7 +95,7 @@ def read_manifest(directory: Path) -> Manifest:
         raise ArtefactError(MANIFEST, f"cannot be read in {directory}: {exc.strerror}") from exc
     try:
         return _DECODER.decode(raw)
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise ArtefactError(MANIFEST, str(exc)) from exc
 
 

@@ -17,7 +17,7 @@ from routers.drift import FILE as REFERENCE
 from routers.drift import DriftError, DriftMonitor, DriftReport, load_reference
 from routers.onnx.batcher import Batcher, BatchLimits, DeadlinePassed, ModelFailed, QueueFull
 from routers.onnx.encoder import SPECIAL_TOKENS, Encoder, load_encoder
-from routers.onnx.heads import HeadModel, load_heads
+from routers.onnx.heads import ARRAYS, HeadModel, load_heads
 from routers.onnx.manifest import ArtefactError, Manifest, load_manifest
 from routers.onnx.render import Rendered, render
 from routers.onnx.session import CPU, MODEL
@@ -54,6 +54,10 @@ class Verdict(msgspec.Struct, frozen=True):
     domain: str | None = None
     task: str | None = None
     sentence: NDArray[np.float32] | None = None
+
+    @property
+    def is_a_number(self) -> bool:
+        return math.isfinite(self.p_local_ok) and math.isfinite(self.p_frontier_ok)
 
 
 class Model(Protocol):
@@ -151,12 +155,14 @@ class OnnxRouter:
         facts, extras = _facts(manifest, encoder), load_extras(directory, heads)
         router = cls(classifier, facts=facts, extras=extras, limits=limits)
         try:
-            classifier([_QUESTION])
+            (verdict,) = classifier([_QUESTION])
             if limits.max_batch > 1:
                 # A GPU takes memory and chooses its kernels by size: not in the first burst.
                 router._batcher.warm([_LONG] * limits.max_batch)
         except Exception as exc:  # whatever the runtime raises: this artefact cannot serve
             raise ArtefactError(MODEL, f"does not run: {exc}") from exc
+        if verdict is None or not verdict.is_a_number:
+            raise ArtefactError(ARRAYS, "the heads give a score that is no number")
         return router
 
     @property
@@ -191,7 +197,7 @@ class OnnxRouter:
             return self._unclassified("model_failed", started)
         if verdict is None:
             return self._unclassified("empty", started)
-        if not (math.isfinite(verdict.p_local_ok) and math.isfinite(verdict.p_frontier_ok)):
+        if not verdict.is_a_number:
             self._last_error = "the model gave a score that is no number"
             return self._unclassified("model_failed", started)
         return self._classified(key, rendered, verdict, started)

@@ -49,7 +49,7 @@ def load_calibration(raw: bytes) -> Calibration:
     """Raises CalibrationError."""
     try:
         found = _DECODER.decode(raw)
-    except msgspec.DecodeError as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise CalibrationError(f"not calibration rows: {exc}") from exc
     check_calibration(found)
     return found

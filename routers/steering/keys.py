@@ -31,8 +31,6 @@ class KeyCaps:
 
     def full(self, key: str) -> bool:
         """Whether a strong call of this key would be over its share."""
-        if self._share >= 1.0:
-            return False
         return self._buckets.get(key, BURST) + self._share < 1.0
 
     def count(self, key: str, strong: bool) -> None:

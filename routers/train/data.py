@@ -13,6 +13,7 @@ import math
 import os
 import statistics
 import tomllib
+import zlib
 from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
@@ -216,7 +217,7 @@ def read_records(path: Path, shape: type[T]) -> Iterator[T]:
             for number, line in enumerate(file, 1):
                 try:
                     yield decode(line)
-                except msgspec.DecodeError as exc:
+                except (msgspec.DecodeError, UnicodeDecodeError) as exc:
                     raise DataError(f"{path.name}, line {number}: {exc}") from exc
-    except OSError as exc:
+    except (OSError, EOFError, zlib.error) as exc:
         raise DataError(f"{path}: {exc}") from exc

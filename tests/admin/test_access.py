@@ -196,6 +196,11 @@ def test_a_cursor_that_no_database_takes_is_named(
     assert [error["path"] for error in reply.json()["errors"]] == ["cursor"]
 
 
+def test_a_cursor_of_changes_is_an_id_that_the_database_can_hold(admin: httpx.Client) -> None:
+    assert is_problem(admin.get("/changes", params={"cursor": 2**31}), 400)
+    assert admin.get("/changes", params={"cursor": 2**31 - 1}).status_code == 200
+
+
 @pytest.mark.parametrize("comment", ["x" * 501, "stricter\0"])
 def test_a_comment_that_no_database_takes_is_named(admin: httpx.Client, comment: str) -> None:
     document = {"policy": {"threshold": 0.5}, "comment": comment}
@@ -227,6 +232,7 @@ def test_a_bad_body_names_its_field(admin: httpx.Client, content: str, path: str
     (error,) = reply.json()["errors"]
     assert error["path"].startswith(path)
     assert error["message"]
+    assert content or error["message"] == "a JSON body is needed"
 
 
 def test_nothing_is_cached_on_the_way(admin: httpx.Client) -> None:

@@ -164,6 +164,12 @@ def test_policies(
     assert json.loads(capsys.readouterr().out)["version"] == 2
     assert main(["policy", "list"]) == 0
     assert main(["policy", "put", "cheap", str(file), "--if-match", '"old"']) == 1
+    capsys.readouterr()
+    assert main(["policy", "show", "cheap", "--json"]) == 0
+    shown = tmp_path / "policy.json"
+    shown.write_text(capsys.readouterr().out)
+    assert main(["policy", "put", "cheap", str(shown)]) == 0
+    assert gateway.context.policies.get("cheap").version == 3
     file.write_text("treshold = 1\n")
     assert main(["policy", "validate", str(file)]) == 2
     assert "treshold: " in capsys.readouterr().out

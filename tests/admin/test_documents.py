@@ -71,6 +71,24 @@ def test_a_new_policy_and_a_draft(admin: httpx.Client) -> None:
     assert names == ["cheap", "default", "fresh"]
 
 
+@pytest.mark.parametrize("document", [{}, {"target": {"share": 0.3}}])
+def test_what_was_read_can_be_written(admin: httpx.Client, document: dict[str, object]) -> None:
+    admin.put("/policies/fresh", json={"policy": document}, headers={"if-none-match": "*"})
+    read = admin.get("/policies/fresh")
+    again = {"policy": read.json()["policy"]}
+    written = admin.put("/policies/fresh", json=again, headers={"if-match": read.headers["etag"]})
+    assert status(written) == 200
+    assert written.json()["policy"] == read.json()["policy"]
+    nothing = {"policy": {"threshold": None}}
+    any_version = {"if-match": "*"}
+    reply = admin.put("/policies/fresh", json=nothing, headers=any_version)
+    expected = {"path": "threshold", "message": "expected `float`, got `null`"}
+    assert reply.json()["errors"] == [expected]
+    nothing = {"policy": {"labels": None}}
+    reply = admin.put("/policies/fresh", json=nothing, headers=any_version)
+    assert reply.json()["errors"] == [{"path": "labels", "message": "expected a table, got null"}]
+
+
 def test_a_wrong_document_names_its_place(admin: httpx.Client) -> None:
     wrong = {"labels": {"phi": {"tiers": ["moon"]}}}
     reply = admin.put("/policies/cheap", json={"policy": wrong}, headers={"if-match": "*"})

@@ -139,6 +139,44 @@ async def test_a_revocation_arrives_without_the_store(
     await eventually(closed)
 
 
+async def test_known_keys_go_on_while_a_worker_catches_up(
+    cluster: Any, config: Config, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keyring, "AT_ONCE", 30)
+    worker = await cluster.worker(config)
+    made = [await worker.keys.create(KeySpec(team="blue"), "admin") for _ in range(100)]
+    tokens = [key.key for key in made] + [CONFIG_KEY]
+    for token in tokens:
+        await worker.keyring.authenticate(token)
+    # By a worker whose messages do not come: only the counter tells that there were changes.
+    revoked, gone = made[60], made[61]
+    cluster.sql(f"UPDATE api_keys SET revoked = 1 WHERE id = '{revoked.info.id}'")
+    cluster.sql(f"DELETE FROM api_keys WHERE id = '{gone.info.id}'")
+    terms = "0, 'day', NULL, NULL, NULL, '[\"us\"]'"
+    columns = "budget, window, requests_per_minute, tokens_per_minute, concurrency, labels"
+    cluster.sql(f"INSERT INTO scope_terms (id, {columns}) VALUES ('team:blue', {terms})")
+    cluster.sql("UPDATE change_counters SET version = version + 3 WHERE topic = 'keys'")
+    async with asyncio.timeout(20):
+        while True:
+            # More of them at once than are looked up at once.
+            found = await asyncio.gather(
+                *(worker.keyring.authenticate(token) for token in tokens), return_exceptions=True
+            )
+            assert not [outcome for outcome in found if isinstance(outcome, AuthUnavailable)]
+            if any(isinstance(outcome, AuthError) for outcome in found):
+                break
+            await asyncio.sleep(0)
+
+    async def told() -> bool:
+        return (await worker.keyring.authenticate(tokens[99])).labels == {"us"}
+
+    await eventually(told)
+    assert await reason(worker.keyring, revoked.key) == "revoked"
+    assert await reason(worker.keyring, gone.key) == "invalid"
+    assert (await worker.keyring.authenticate(tokens[0])).scopes[-1].id == "team:blue"
+    assert await worker.ledger.balance("default", Scope("team:blue", Budget(0, "day"))) is not None
+
+
 async def test_a_change_is_written_while_the_store_is_away(
     cluster: Any, config: Config, eventually: Any
 ) -> None:

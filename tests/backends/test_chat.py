@@ -7,6 +7,7 @@ import pytest
 
 from backends.base import Usage
 from backends.dialects.chat import ChatBackend, ChatSettings, Quirks
+from backends.dialects.chat_answer import decode_usage
 from backends.errors import (
     ChoicesMissing,
     ContextTooLong,
@@ -431,6 +432,7 @@ def _counts(prompt: int, completion: int, total: object, reasoning: int | None =
         (_counts(9, 5, 14.0), Usage(9, 5)),
         (_counts(9, 5, 10**12), None),
         (_counts(9, 5, 14, 6), None),
+        (_counts(8, 9, None, 94), None),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
@@ -438,6 +440,7 @@ async def test_reasoning_beside_the_completion_is_counted(serve, stated, usage, 
     streamed = SSE % CLOSE + sse(piece("a"), piece(finish="stop", usage=stated))
     backend, _ = await serve(streamed if stream else body_answer({**WHOLE, "usage": stated}))
     assert (await collect(backend, call(stream)))[0].usage == usage
+    assert decode_usage(stated) == usage
 
 
 async def test_a_whole_answer(serve) -> None:

@@ -55,6 +55,7 @@ def test_what_each_kind_of_error_leads_to() -> None:
     assert step(Overloaded("x", code="breaker_open"), left=0) == Fail("candidates")
     assert step(RateLimited("x", retry_after=2.0), time_left=1.0) == NextCandidate()
     assert step(RateLimited("x", retry_after=2.0), time_left=1.0, left=0) == Fail("deadline")
+    assert step(FirstTokenTimeout("x"), time_left=0.0) == Fail("deadline")
 
 
 def test_the_budget_stops_retries_but_not_failover() -> None:
@@ -97,6 +98,14 @@ def test_retries_stay_within_a_tenth_of_the_requests(load, floor) -> None:
         retries += sum(budget.spend() for _ in range(wanted))
     allowance = floor + 0.1 * len(load) + floor * now[0] / 60
     assert retries <= allowance + 1e-6
+
+
+def test_ten_requests_pay_for_a_retry() -> None:
+    budget = RetryBudget(lambda: 0.0, floor=1)
+    assert [budget.spend() for _ in range(2)] == [True, False]
+    for _ in range(31):
+        budget.request()
+    assert [budget.spend() for _ in range(4)] == [True, True, True, False]
 
 
 def test_a_quiet_gateway_gets_its_floor_back() -> None:

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backends.errors import UpstreamProtocolError
-from backends.sse import SSEParser
+from backends.sse import SSEEvent, SSEParser
 
 LINES = st.sampled_from(
     [
@@ -86,6 +86,15 @@ def test_an_event_comes_out_with_its_last_byte_even_after_a_bare_cr() -> None:
     assert parser.feed(b"\ndata: 2\n\n") == [(None, b"2")]
 
 
+def test_a_bare_cr_inside_a_chunk_ends_a_line() -> None:
+    assert parse([b"data: a\rdata: b\n\n"]) == [(None, b"a\nb")]
+
+
+def test_a_byte_order_mark_counts_at_the_beginning_only() -> None:
+    mark = b"\xef\xbb\xbf"
+    assert parse([mark + b"data: a\n\n", mark + b"data: b\n\n"]) == [(None, b"a")]
+
+
 def test_an_event_name_alone_does_not_reach_the_next_event() -> None:
     assert parse([b"event: a\n\n", b"data: 1\n\n"]) == [(None, b"1")]
 
@@ -103,3 +112,24 @@ def test_a_long_stream_of_small_events_is_not_bounded() -> None:
         len(parser.feed(b"data: x\n\ndata: y")) + len(parser.feed(b"\n\n")) for _ in range(999)
     )
     assert count == 1998
+
+
+@pytest.mark.parametrize(
+    ("before", "events"),
+    [
+        (b"event: ping\n", [("ping", b"{}")]),
+        (b"data: [\n", [(None, b"[\n{}")]),
+        (b"data: a", [(None, b"adata: {}")]),
+        (b": comment\n", [(None, b"{}")]),
+        (b"data: a\r\n\r", [(None, b"{}")]),
+    ],
+    ids=["name", "line", "half a line", "comment", "carriage return"],
+)
+def test_a_chunk_that_looks_like_a_whole_event_may_end_one(
+    before: bytes, events: list[SSEEvent]
+) -> None:
+    parser = SSEParser()
+    parser.feed(before)
+    assert parser.feed(b"data: {}\n\n") == events
+    # And the next one is by itself again.
+    assert parser.feed(b"data: {}\n\n") == [(None, b"{}")]

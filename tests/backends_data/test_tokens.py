@@ -107,6 +107,63 @@ def test_what_is_not_text_counts_and_is_flagged(
     assert not count.exact
 
 
+LONG = "word " * 5_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [{"role": "user", "content": [LONG]}]},
+        {"messages": [{"role": "user", "content": [{"type": "refusal", "refusal": LONG}]}]},
+        {"messages": [{"role": "user", "content": [{"type": "thinking", "thinking": LONG}]}]},
+        {"messages": [{"role": LONG, "content": ""}]},
+        {"messages": [{"role": "tool", "content": "", "tool_call_id": LONG}]},
+        {"messages": [{"role": "assistant", "content": "", "reasoning": LONG}]},
+        {"messages": [{"role": "user", "content": ""}], "documents": [{"text": LONG}]},
+        {"messages": [{"role": "user", "content": ""}], "prediction": {"content": LONG}},
+        {"prompt": "", "suffix": LONG},
+        {"input": [{"content": LONG}]},
+    ],
+)
+def test_text_counts_wherever_a_model_may_read_it(
+    counter: TokenCounter, body: dict[str, Any]
+) -> None:
+    assert 5_000 <= counter.count_chat(body, "gpt-4o").tokens < 5_100
+    assert counter.estimate_chat(body, "gpt-4o").tokens >= 5_000
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {}},
+        {"image_url": {}},
+        {"type": "file", "file": {"file_data": LONG}},
+    ],
+)
+def test_text_beside_an_image_takes_nothing_off(
+    counter: TokenCounter, part: dict[str, Any]
+) -> None:
+    def tokens(**more: str) -> int:
+        body = {"messages": [{"role": "user", "content": [{**part, **more}]}]}
+        return counter.count_chat(body, "gpt-4o").tokens
+
+    assert tokens(text="") == tokens() < tokens(text="word")
+
+
+@pytest.mark.parametrize(
+    "more", [{"user": LONG, "metadata": {"a": LONG}, "stop": [LONG], "n": 1, "top_k": 5}]
+)
+def test_what_no_model_reads_does_not_count(counter: TokenCounter, more: dict[str, Any]) -> None:
+    plain = {"messages": [{"role": "user", "content": "hello"}]}
+    assert counter.count_chat({**plain, **more}, "gpt-4o") == counter.count_chat(plain, "gpt-4o")
+
+
+def test_very_much_besides_messages_is_estimated(counter: TokenCounter) -> None:
+    tools = [{"type": "function", "function": {"name": "f", "description": "word " * 60_000}}]
+    body = {"messages": [{"role": "user", "content": "hello"}], "tools": tools}
+    assert counter.count_chat(body, "gpt-4o").tokens >= 100_000
+
+
 def test_prompts_and_inputs(counter: TokenCounter) -> None:
     assert counter.count_chat({"prompt": [1, 2, 3]}, "gpt-3.5-turbo-instruct").tokens == 3
     assert counter.count_chat({"input": ["a", "b"]}, "text-embedding-3-small") == Count(2, True)
@@ -134,7 +191,6 @@ def test_half_a_surrogate_pair_is_no_crash(counter: TokenCounter) -> None:
 def test_an_estimate_needs_no_encoding() -> None:
     counter = TokenCounter(encodings=())
     body = {"messages": [{"role": "user", "content": "hello"}]}
-    assert counter.preload(["gpt-4o"]) == ()
     assert counter.count_chat(body, "gpt-4o") == counter.estimate_chat(body, "gpt-4o")
     assert counter.estimate_chat(body, "gpt-4o") == Count(2 + 7, exact=False)
 

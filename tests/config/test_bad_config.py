@@ -140,6 +140,11 @@ CASES = {
         "policies.p.target.shares",
         "unknown key",
     ),
+    "confidence": (
+        "[policies.p]\nmin_confidence = 1.5",
+        "policies.p.min_confidence",
+        "between 0 and 1",
+    ),
     "key share": ("[policies.p]\nkey_share = -0.1", "policies.p.key_share", "between 0 and 1"),
     "unknown data class": ('[policies.p]\ndetect = ["pci"]', "policies.p.detect[0]", "'pci'"),
     "alias without auto": ('[aliases]\nx = "default"', "aliases.x", "unknown backend"),

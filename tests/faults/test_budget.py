@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.faults.conftest import Stage
-from tests.faults.scene import PROMPT_TOKENS, Backend, Key, Raw, Scene, completion, prompt
+from tests.faults.scene import PROMPT_TOKENS, Backend, Key, Raw, Scene, chat, completion, prompt
 
 WORTH = 100
 CALLS = 1000
@@ -154,7 +154,22 @@ def test_the_record_of_a_refusal_names_the_budget(scene: Scene) -> None:
     answer = scene.ask("member", completion(prompt(2), max_tokens=100))
     decision = scene.decision(answer.request_id)
     assert decision is not None
+    assert decision["refusal"] == "budget_exceeded"
     assert decision["rejected"][-1][1:] == [
         "budget",
         "the budget of team:broke cannot pay its worst case",
     ]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [{"role": "user", "content": ["word " * 2_000]}]},
+        {"messages": [{"role": "user", "content": "hi"}], "documents": [{"text": "word " * 2_000}]},
+        {"messages": [{"role": "user", "content": "hi", "reasoning": "word " * 2_000}]},
+    ],
+)
+def test_no_form_of_a_prompt_is_free(scene: Scene, body: dict[str, Any]) -> None:
+    """The budget of the key pays for a hundred tokens."""
+    answer = scene.ask("poor", {**chat("", max_tokens=1), **body})
+    assert answer.status == 402

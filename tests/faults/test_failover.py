@@ -34,8 +34,11 @@ SPARE = Backend("spare", "tokens=7", input=2.0, output=8.0)
 FAILING = Backend("failing", "status=500,tokens=9", input=30.0, output=60.0)
 FAILED_ONCE = Backend("failed_once", "status=500,times=1,tokens=9", input=5.0, output=20.0)
 LATE = Backend("late", "first_token=5s,tokens=9", input=10.0, output=40.0)
+DEAR = Backend("dear", "tokens=7,latency=1ms", input=10.0, output=40.0)
 SLOW = Backend("slow", "latency=3s,tokens=9", timeouts="first_token = 20.0, total = 20.0")
 FRONTIER = Backend("frontier", "tokens=10", tier="frontier", jurisdiction="us")
+# What two attempts may cost of which the first gives no answer.
+TWICE = LATE.cost(PROMPT_TOKENS, 0) + DEAR.cost(PROMPT_TOKENS, 7)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +70,7 @@ def scene(stage: Stage, redirecting: str) -> Scene:
     down_too = Backend("down_too", "down-too", url=nobody)
     unreachable = [Backend(name, name, url=nobody) for name in ("nowhere", "nowhere_too")]
     moved = Backend("moved", "moved", url=redirecting)
-    backends = (SMALL, SAME, LARGE, FULL, HUGE, FILTERED, FAILING, FAILED_ONCE, LATE, SLOW)
+    backends = (SMALL, SAME, LARGE, FULL, HUGE, FILTERED, FAILING, FAILED_ONCE, LATE, DEAR, SLOW)
     keys = (
         Key("context", ("small", "same", "large")),
         Key("context_twice", ("small", "full", "huge")),
@@ -76,6 +79,8 @@ def scene(stage: Stage, redirecting: str) -> Scene:
         Key("failing", ("failing", "spare")),
         Key("failed_once", ("failed_once", "spare")),
         Key("late", ("late", "spare")),
+        Key("pays_twice", ("late", "dear"), TWICE / 1e9),
+        Key("pays_once", ("late", "dear"), (TWICE - 1) / 1e9),
         Key("down", ("down", "down_too")),
         *(Key(backend.name, (backend.name,)) for backend in unreachable),
         Key("down_or_frontier", ("down", "frontier")),
@@ -139,6 +144,16 @@ def test_a_loser_is_booked_at_its_own_price(scene: Scene) -> None:
     scene.ended(answer.request_id)
 
 
+def test_what_an_attempt_has_cost_is_paid_besides_the_next_one(scene: Scene) -> None:
+    first, second = (completion(prompt(n), stream=True, max_tokens=7) for n in (30, 31))
+    assert scene.ask("pays_twice", first).complete
+    assert scene.balanced("pays_twice") == TWICE
+    answer = scene.ask("pays_once", second)
+    assert answer.status == 402
+    assert [row["model"] for row in scene.ended(answer.request_id)] == [LATE.upstream]
+    assert scene.balanced("pays_once") == LATE.cost(PROMPT_TOKENS, 0)
+
+
 def test_ledger_records_and_upstream_agree(scene: Scene) -> None:
     """After everything that this file has asked of these keys."""
     for number in range(10, 20):
@@ -147,8 +162,8 @@ def test_ledger_records_and_upstream_agree(scene: Scene) -> None:
         assert scene.ask("accounts", completion(prompt(number), stream=number % 2 == 0)).complete
     # Every key that may use one of these backends.
     keys = ("accounts", "failing", "failed_once", "late", "filter", "redirect_or_spare")
-    spent = sum(scene.balanced(key) for key in keys)
-    assert spent == scene.charged("failing", "failed_once", "late", "spare") > 0
+    spent = sum(scene.balanced(key) for key in (*keys, "pays_twice", "pays_once"))
+    assert spent == scene.charged("failing", "failed_once", "late", "dear", "spare") > 0
 
 
 def test_all_backends_down_is_a_fast_503(scene: Scene) -> None:

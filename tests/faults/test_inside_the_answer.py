@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from backends.faults import STREAM_FAULTS
@@ -24,6 +25,7 @@ from tests.faults.scene import (
     prompt,
     raw_server,
 )
+from tests.support import PLAIN
 
 HOWS = ("fin", "rst", "noterm")
 TEXT = "w0 w1 w2 w3 w4 w5"
@@ -193,6 +195,20 @@ def test_a_stream_cut_after_its_first_content_ends_in_an_error(
     assert record["completion_tokens"] >= attempt["completion_tokens"]
 
 
+def test_a_broken_stream_is_counted_as_a_failure(scene: Scene) -> None:
+    def served(status: str) -> float:
+        counted = f'tollhouse_status="{status}"'
+        lines = httpx.get(f"{scene.gateway.url}/metrics", timeout=30, **PLAIN).text.splitlines()
+        requests = [line for line in lines if line.startswith("tollhouse_requests_total{")]
+        return sum(float(line.split()[-1]) for line in requests if counted in line)
+
+    failed, answered = served("5xx"), served("2xx")
+    answer = scene.ask("cut_fin", completion(prompt(31), stream=True))
+    assert answer.status == 200
+    assert answer.broken
+    assert (served("5xx"), served("2xx")) == (failed + 1, answered)
+
+
 @pytest.mark.parametrize("how", HOWS)
 def test_the_count_at_the_beginning_of_a_stream_is_not_that_of_its_end(
     scene: Scene, how: str
@@ -339,6 +355,13 @@ def test_a_malformed_stream_is_kept_or_ends_in_an_error(scene: Scene, fault: str
         clean_error(scene, answer, fault)
     for data in answer.events:
         assert data == b"[DONE]" or json.loads(data)
+
+
+def test_an_answer_of_which_an_event_was_left_out_is_not_served_again(scene: Scene) -> None:
+    for _ in range(2):
+        answer = scene.ask("malformed_stream", completion(prompt(14), stream=True))
+        assert answer.complete
+        assert answer.headers["x-tollhouse-cache"] == "miss"
 
 
 @pytest.mark.parametrize("fault", sorted(STREAM_FAULTS))

@@ -52,7 +52,16 @@ def test_a_missing_model_stops_the_start(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["model.onnx", "heads.json", "heads.npz", "tokenizer.json", "classes.npz", "spelling.npz"],
+    [
+        "manifest.json",
+        "cards.json",
+        "model.onnx",
+        "heads.json",
+        "heads.npz",
+        "tokenizer.json",
+        "classes.npz",
+        "spelling.npz",
+    ],
 )
 def test_a_corrupt_model_stops_the_start_and_names_the_file(tmp_path: Path, name: str) -> None:
     assert name in refused(tmp_path, broken(tmp_path, name))
@@ -110,6 +119,16 @@ def test_without_a_model_the_policy_decides_and_it_is_flagged(corrupt: Scene) ->
     careful = corrupt.ask("main", chat("What is two plus two?", model="auto:careful"))
     assert careful.complete
     assert careful.headers["x-tollhouse-backend"] == "near"
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "cards.json"])
+def test_what_tells_of_a_corrupt_model_may_be_corrupt_itself(
+    stage: Stage, tmp_path: Path, name: str
+) -> None:
+    scene = stage((LOCAL, FRONTIER), (KEY,), extra=router(broken(tmp_path, name), "unclassified"))
+    answer = scene.ask("main", chat("What is two plus two?"))
+    assert answer.complete
+    assert answer.headers["x-tollhouse-score"] == "model_missing"
 
 
 def test_readiness_tells_the_truth(corrupt: Scene) -> None:

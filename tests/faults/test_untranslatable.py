@@ -36,7 +36,7 @@ def scene(stage: Stage) -> Scene:
         Key("poor", ("free", "spare"), budget_usd=0.000000001),
         Key("unlucky", ("failing", "free")),
     )
-    return stage((CLAUDE, TWIN, FREE, FAILING, SPARE), keys, extra=POLICIES)
+    return stage((CLAUDE, TWIN, FAILING, FREE, SPARE), keys, extra=POLICIES)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 import httpx
+import redis
 
 from gateway.auth import new_key
 from gateway.store import EmbeddedStore
@@ -26,6 +27,33 @@ def both(gateway: Gateway) -> set[str]:
     while len(found := workers(gateway)) < 2 and time.monotonic() < deadline:
         time.sleep(0.2)
     return found
+
+
+def lags(gateway: Gateway) -> list[float]:
+    text = httpx.get(f"{gateway.url}/metrics", timeout=30, **PLAIN).text
+    return [float(value) for value in re.findall(r"(?m)^tollhouse_outbox_lag\S* (\S+)$", text)]
+
+
+def test_no_worker_goes_on_telling_of_records_that_were_filed(
+    serve: Callable[..., Gateway], upstream: Upstream, valkey: EmbeddedStore
+) -> None:
+    config = config_for(upstream.url) + f'\n[store]\nurl = "{valkey.url}"\n'
+    gateway = serve(config, workers=2)
+    both(gateway)
+    with redis.Redis.from_url(valkey.url) as store, gateway.client() as client:
+        # Nobody files meanwhile. Each scrape has a connection of its own: both workers are asked.
+        store.set("th:lock:drainer", "the test", px=600_000)
+        body = {"model": "local/ok", "messages": [{"role": "user", "content": "hi"}]}
+        assert client.post("/v1/chat/completions", json=body).status_code == 200
+        assert [max(lags(gateway)) for _ in range(40)][-1] > 0
+        time.sleep(3.0)  # each has published what it last told
+        store.delete("th:lock:drainer")
+        deadline = time.monotonic() + SECONDS
+        while store.xlen("th:{default}:o") and time.monotonic() < deadline:
+            time.sleep(0.1)
+    assert lags(gateway) == [0.0]
+    reply = httpx.get(f"{gateway.url}/metrics", timeout=30, **PLAIN)
+    assert reply.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
 
 
 def test_a_scrape_has_the_workers_of_one_replica(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from gateway.ledger import Settlement
+from gateway.ledger import Settled, Settlement
 from gateway.ledger.errors import AmountTooLarge
 from gateway.settlement import Settler
 from gateway.store import StoreUnavailable
@@ -23,8 +24,9 @@ class BrokenLedger:
         raise self._errors.pop(0) if len(self._errors) > 1 else self._errors[0]
 
 
-def settler(ledger: BrokenLedger) -> tuple[Settler, Any]:
-    made = Settler(SimpleNamespace(ledger=ledger, catalog=None))  # type: ignore[arg-type]
+def settler(ledger: Any) -> tuple[Settler, Any]:
+    catalog = SimpleNamespace(note_share=lambda *_: None)
+    made = Settler(SimpleNamespace(ledger=ledger, catalog=catalog))  # type: ignore[arg-type]
     ex: Any = SimpleNamespace(
         inbound=SimpleNamespace(request_id="req_1"), principal=SimpleNamespace(org="acme")
     )
@@ -42,6 +44,62 @@ async def test_a_lease_that_nobody_can_settle_is_let_run_out(error: Exception) -
     with pytest.raises(type(error)):
         await made._book(SETTLEMENT, ex)
     assert made.held() == {}
+
+
+class QuickLedger:
+    """Settles everything, and tells for whom leases were prolonged."""
+
+    def __init__(self) -> None:
+        self.renewed: asyncio.Queue[tuple[str, list[str]]] = asyncio.Queue()
+
+    async def settle(self, _: Settlement) -> Settled:
+        return Settled()
+
+    async def renew(self, org: str, request_ids: list[str], lease_s: float) -> list[str]:
+        self.renewed.put_nowait((org, request_ids))
+        return []
+
+
+async def test_what_is_filed_holds_no_lease_any_more() -> None:
+    made, _ = settler(QuickLedger())
+    await made._file(SETTLEMENT)
+    assert made.held() == {}
+
+
+async def test_a_lease_is_prolonged_for_as_long_as_it_is_held() -> None:
+    ledger = QuickLedger()
+    made, _ = settler(ledger)
+    renewing = asyncio.create_task(made.renew(0.003))
+    for _ in range(2):
+        assert await ledger.renewed.get() == ("acme", ["req_1"])
+    await made._book(SETTLEMENT, SimpleNamespace(principal=None))  # type: ignore[arg-type]
+    assert made.held() == {}
+    renewing.cancel()
+    await asyncio.gather(renewing, return_exceptions=True)
+
+
+async def test_a_client_that_leaves_while_it_is_settled_leaves_nothing_unsettled() -> None:
+    seen: list[Settlement] = []
+    answered = asyncio.Event()
+
+    class SlowLedger:
+        async def settle(self, settlement: Settlement) -> Settled:
+            seen.append(settlement)
+            await answered.wait()
+            return Settled()
+
+    made, ex = settler(SlowLedger())
+    made._settlement = lambda ex, value: SETTLEMENT  # type: ignore[method-assign]
+    ex.settled, ex.attempts = False, []
+    leaving = asyncio.create_task(made.settle(ex, None))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    answered.set()
+    await made.drain()
+    assert seen == [SETTLEMENT, SETTLEMENT]
+    assert (made.held(), made.pending) == ({}, 0)
 
 
 async def test_also_when_the_store_was_away_first(monkeypatch: pytest.MonkeyPatch) -> None:

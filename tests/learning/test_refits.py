@@ -32,6 +32,7 @@ from gateway.store.lock import Lock
 from routers.onnx.manifest import Manifest, describe_file, write_manifest
 
 ROW = b'{"id": "a", "prompt": "hello", "local_ok": 1, "frontier_ok": null}\n'
+THREE = b"".join(ROW.replace(b'"a"', b'"%c"' % each) for each in b"abc")
 NAME = "from pathlib import Path; import json, sys, os; base, out, name, seed = sys.argv[1:]; "
 # Writes what it was given into the artefact, and reports on it.
 GOOD = NAME + (
@@ -87,7 +88,7 @@ async def test_an_uploaded_refit_ends_with_an_artefact_and_a_report(
     make: Make, tmp_path: Path
 ) -> None:
     refits = make()
-    begun = await refits.propose(Proposal("admin", "mine", seed=7, upload=ROW * 3))
+    begun = await refits.propose(Proposal("admin", "mine", seed=7, upload=THREE))
     assert (begun.state, begun.source, begun.rows, begun.base) == (
         "running",
         "upload",
@@ -445,6 +446,7 @@ async def test_a_worker_that_was_killed_leaves_no_refit_running(
         (Proposal("admin", "x", upload=b"{}\n"), "rows, line 1"),
         (Proposal("admin", "x", upload=ROW + b'{"prompt": "x"}\n'), "rows, line 2: local_ok"),
         (Proposal("admin", "x", upload=b"\xff\xfe"), "rows: seems to be UTF-16"),
+        (Proposal("admin", "x", upload=(ROW.strip() + b"\r") * 2), "rows, line 1: is not JSON"),
     ],
 )
 async def test_bad_rows_are_refused_at_once(make: Make, proposal: Proposal, message: str) -> None:

@@ -31,6 +31,15 @@ def test_a_verdict_is_read_back_to_the_tiers() -> None:
     assert parse_verdict(FIRST, said) == Verdict(local_ok=True, frontier_ok=False)
     assert parse_verdict(SECOND, said) == Verdict(local_ok=False, frontier_ok=True)
     assert parse_verdict(FIRST, f"```json\n{said}\n```\n") == Verdict(True, False)
+    assert parse_verdict(FIRST, '{"a_ok": true, "b_ok": false}') == Verdict(True, False)
+
+
+@pytest.mark.parametrize("begun", ["<think>\n", ""])
+def test_a_judge_may_think_aloud_before_its_verdict(begun: str) -> None:
+    thoughts = f'{begun}Perhaps {{"a_ok": 0, "b_ok": 0}}? No: A is right.\n</think>\n\n'
+    said = thoughts + '{"a_ok": 1, "b_ok": 0}'
+    assert parse_verdict(FIRST, said) == Verdict(local_ok=True, frontier_ok=False)
+    assert parse_verdict(FIRST, thoughts) is None
 
 
 @pytest.mark.parametrize(
@@ -40,7 +49,8 @@ def test_a_verdict_is_read_back_to_the_tiers() -> None:
         "A is better.",
         '{"a_ok": 1}',
         '{"a_ok": 1, "b_ok": 2}',
-        '{"a_ok": true, "b_ok": false}',
+        '{"a_ok": 1.0, "b_ok": 0.0}',
+        '<think> {"a_ok": 1, "b_ok": 0}',
         '{"a_ok": 1, "b_ok": 0, "why": "x"}',
         '{"a_ok": 1, "b_ok": 0} {"a_ok": 0, "b_ok": 1}',
         'Verdict: {"a_ok": 1, "b_ok": 0}',

@@ -8,7 +8,7 @@ from random import Random
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from routers.decide import (
@@ -91,6 +91,7 @@ policies = st.builds(
     threshold=st.floats(-0.5, 0.5),
     pressure=st.lists(points, max_size=3).map(tuple),
     unclassified=st.sampled_from(TIERS),
+    min_confidence=st.sampled_from((0.0, 0.0, 0.5)),
     route=st.sampled_from(("score", "score", "weak", "strong")),
     labels=st.dictionaries(st.sampled_from(LABELS[:-1]), requirements),
     fallback=st.booleans(),
@@ -100,7 +101,7 @@ shares = st.floats(0, 1)
 scores = st.one_of(
     st.none(),
     st.builds(Score, unclassified=st.sampled_from(("deadline", "model_missing"))),
-    st.builds(Score, p_local_ok=shares, p_frontier_ok=shares),
+    st.builds(Score, p_local_ok=shares, p_frontier_ok=shares, confidence=shares),
 )
 
 
@@ -338,6 +339,30 @@ def test_reasons(
     assert (decision.reason, decision.plan[0].id) == (reason, first)
 
 
+@pytest.mark.parametrize(
+    ("confidence", "reason", "first", "gain"),
+    [
+        (0.3, "score_above", "openai/g", 0.8),
+        (0.29, "low_confidence", "vllm/m", None),
+        # A router that does not say how sure it is.
+        (None, "score_above", "openai/g", 0.8),
+    ],
+)
+def test_a_score_that_is_not_sure_enough_leaves_it_to_the_policy(
+    confidence: float | None, reason: str, first: str, gain: float | None
+) -> None:
+    policy = Policy(unclassified="local", min_confidence=0.3)
+    score = msgspec.structs.replace(HARD, confidence=confidence)
+    decision = decide(ActivePolicy("p", 1, policy), Need(), (LOCAL, PAID), score)
+    assert (decision.reason, decision.plan[0].id) == (reason, first)
+    assert decision.gain == (None if gain is None else pytest.approx(gain))
+    told = "not sure enough (gain +0.800, confidence 0.290)"
+    assert (told in render(decision)) == (reason == "low_confidence")
+    # Where only one tier is left, nothing is left to be unsure of.
+    alone = decide(ActivePolicy("p", 1, policy), Need(), (PAID,), score)
+    assert alone.reason == "only_candidate"
+
+
 def test_an_explicit_name_is_subject_to_every_filter() -> None:
     over = decide(PLAIN, Need(explicit="openai/g", budget_left=1), (LOCAL, PAID))
     assert (over.refusal, over.plan, len(over.rejected)) == ("budget", (), 1)
@@ -353,6 +378,23 @@ def test_without_fallback_an_outage_does_not_move_requests_to_another_tier() -> 
     assert decide(weak, Need(), (LOCAL, PAID)).plan == (LOCAL,)
 
 
+def test_the_router_is_asked_only_where_a_choice_is_open() -> None:
+    down = Candidate(backend="vllm", model="m", tier="local", capabilities=ALL, healthy=False)
+    gone = msgspec.structs.replace(PAID, healthy=False)
+
+    def asked(*offered: Candidate, fallback: bool) -> bool:
+        active = ActivePolicy("default", 1, Policy(fallback=fallback))
+        return needs_score(filter_candidates(active, Need(), offered))
+
+    assert asked(LOCAL, PAID, fallback=True)
+    assert not asked(down, PAID, fallback=True)
+    # Without fallback the score says whether this request must wait for the tier that is down.
+    assert asked(down, PAID, fallback=False)
+    assert not asked(down, gone, fallback=False)
+
+
+@example("ab*ba", "aba")
+@example("a*b*b", "ab")
 @given(st.text("ab*", max_size=8), st.text("ab", max_size=8))
 def test_patterns_match_as_the_shell_does(pattern: str, name: str) -> None:
     assert matches(pattern, name) == fnmatch.fnmatchcase(name, pattern)

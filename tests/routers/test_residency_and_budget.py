@@ -71,15 +71,20 @@ def test_the_curve_goes_through_its_points() -> None:
     found = [pressure(curve, left) for left in (1.0, 0.75, 0.5, 0.3, 0.1, 0.0, -1.0, float("nan"))]
     assert found == pytest.approx([0, 0.05, 0.1, 0.3, 0.5, 0.5, 0.5, 0.5])
     assert curve_problem(curve) is None
+    whole = (PressurePoint(1.0, 0.0), PressurePoint(0.5, 0.5), PressurePoint(0.2, 0.5))
+    assert curve_problem((*whole, PressurePoint(0.0, 2.0))) is None
+    assert [pressure((PressurePoint(1.0, 0.3),), left) for left in (1.0, 0.5)] == [0.3, 0.3]
+    assert pressure(curve, 1.5) == 0
     assert "falls" in (curve_problem((PressurePoint(0.1, 0.1), PressurePoint(0.5, 0.5))) or "")
     assert "share" in (curve_problem((PressurePoint(1.5, 0.1),)) or "")
     assert "between" in (curve_problem((PressurePoint(0.5, float("nan")),)) or "")
+    assert "twice" in (curve_problem((PressurePoint(0.5, 0.1), PressurePoint(0.5, 0.2))) or "")
 
 
 def test_money_is_exact() -> None:
     assert usd(450_000) == "$0.00045"
     assert [usd(n) for n in (0, 1, -2_500_000_000)] == ["$0.00", "$0.000000001", "-$2.50"]
-    assert budget_gap(0, 0, 0) is None
-    assert budget_gap(5, 5, 5) is None
+    assert budget_gap(0, 0, -1) is None
+    assert budget_gap(5, 5, 5) is budget_gap(5, 5, None) is None
     assert "limit" in (budget_gap(5, 4, None) or "")
     assert "left" in (budget_gap(5, None, 4) or "")

@@ -90,6 +90,12 @@ def test_a_card_that_cannot_be_is_refused(bad: str, tmp_path: Path) -> None:
         load_cards(tmp_path)
 
 
+def test_a_damaged_byte_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "cards.json").write_bytes(b'{"cards": {"\xff": {}}}')
+    with pytest.raises(CardError, match=r"cards\.json"):
+        load_cards(tmp_path)
+
+
 def test_no_number_is_refused_also_by_replace() -> None:
     with pytest.raises(ValueError, match="offset"):
         Card(offset=math.nan)

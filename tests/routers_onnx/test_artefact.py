@@ -4,15 +4,17 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from routers.artefacts import find_artefact, shipped_artefacts
-from routers.onnx.arrays import load_arrays
+from routers.onnx.arrays import load_arrays, save_arrays
 from routers.onnx.heads import HeadModel, load_heads, packed, save_heads, unpacked
 from routers.onnx.manifest import (
     ArtefactError,
@@ -80,7 +82,7 @@ def test_a_truncated_file_is_named(artefact: Path) -> None:
 
 
 @pytest.mark.parametrize("name", PINNED)
-@pytest.mark.parametrize("content", [b"", b"not it", b"{}", b"[1, 2"])
+@pytest.mark.parametrize("content", [b"", b"not it", b"{}", b"[1, 2", b'{"\xff": 1}'])
 def test_a_pinned_file_that_is_no_model_is_named(artefact: Path, name: str, content: bytes) -> None:
     (artefact / name).write_bytes(content)
     repin(artefact, name)
@@ -104,6 +106,41 @@ def test_heads_of_another_width_than_the_encoder_are_refused(artefact: Path) -> 
         repin(artefact, name)
     with pytest.raises(ArtefactError):
         OnnxRouter.load(artefact)
+
+
+@pytest.mark.parametrize("name", ["calibration.json", "reference.json"])
+def test_a_file_that_is_no_text_is_named(artefact: Path, name: str) -> None:
+    (artefact / name).write_bytes(b'{"\xff": 1}')
+    repin(artefact, name)
+    with pytest.raises(ArtefactError) as caught:
+        OnnxRouter.load(artefact)
+    assert caught.value.file == name
+
+
+@pytest.mark.parametrize("name", ["bias", "weights", "surface_mean", "topics"])
+def test_heads_that_give_no_number_are_refused(artefact: Path, name: str) -> None:
+    """Every request would stay unclassified, and nothing would say so before the first."""
+    arrays = load_arrays(artefact / "heads.npz")
+    arrays[name] = np.full_like(arrays[name], np.nan)
+    save_arrays(artefact / "heads.npz", arrays)
+    repin(artefact, "heads.npz")
+    with pytest.raises(ArtefactError, match="no number") as caught:
+        OnnxRouter.load(artefact)
+    assert caught.value.file == "heads.npz"
+
+
+@pytest.mark.parametrize(
+    ("name", "array"),
+    [("shipped/memory_scale", np.zeros(0, np.float32)), ("domain/scales", np.array(["x", "y"]))],
+)
+def test_an_array_of_another_kind_is_refused(
+    artefact: Path, name: str, array: NDArray[Any]
+) -> None:
+    save_arrays(artefact / "heads.npz", {**load_arrays(artefact / "heads.npz"), name: array})
+    repin(artefact, "heads.npz")
+    with pytest.raises(ArtefactError) as caught:
+        OnnxRouter.load(artefact)
+    assert caught.value.file == "heads.npz"
 
 
 def test_heads_fitted_on_other_features_are_refused(artefact: Path) -> None:
@@ -157,6 +194,14 @@ def test_a_memory_is_stored_in_a_byte_a_value(seed: int, scale: float) -> None:
 def test_a_bad_manifest_is_refused(artefact: Path, change: dict[str, object]) -> None:
     path = artefact / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_bytes()) | change))
+    with pytest.raises(ArtefactError) as caught:
+        load_manifest(artefact)
+    assert caught.value.file == "manifest.json"
+
+
+def test_a_manifest_with_a_damaged_byte_is_refused(artefact: Path) -> None:
+    path = artefact / "manifest.json"
+    path.write_bytes(path.read_bytes().replace(b'"name"', b'"n\xffme"'))
     with pytest.raises(ArtefactError) as caught:
         load_manifest(artefact)
     assert caught.value.file == "manifest.json"

@@ -114,6 +114,21 @@ def test_a_bad_line_is_named(data: Path) -> None:
         load_rows(data)
 
 
+WHOLE = gzip.compress(b'{"id": "a"}' * 900)
+DAMAGE = {
+    "cut": WHOLE[:-12],
+    "changed": WHOLE[:12] + bytes(12) + WHOLE[24:],
+    "foreign": gzip.compress(b'{"id": "\xff"}'),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_file_is_named(data: Path, kind: str) -> None:
+    (data / "mmlu_gold.jsonl.gz").write_bytes(DAMAGE[kind])
+    with pytest.raises(DataError, match=r"mmlu_gold\.jsonl\.gz"):
+        load_rows(data)
+
+
 def toy(sources: dict[str, float], n: int = 400) -> Table:
     """Rows whose first coordinate decides how hard they are, in sources that differ in level."""
     rng = np.random.default_rng(1)

@@ -290,6 +290,18 @@ def test_eval_as_json(rows_file: Write, tmp_path: Path, capsys: pytest.CaptureFi
     assert found["beats_length"] is False
 
 
+def test_rows_that_stand_ten_times_prove_no_more(
+    rows_file: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = []
+    for times in (1, 10):
+        data = str(rows_file(labelled(80) * times))
+        args = ["router", "eval", "--data", data, "--artefact", "heuristic"]
+        assert main([*args, "--conformal", "0.2", "--json"]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[0] == found[1]
+
+
 def test_eval_draws_the_curve(rows_file: Write, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     data, out = str(rows_file(labelled())), tmp_path / "out"

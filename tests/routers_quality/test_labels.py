@@ -159,6 +159,16 @@ def test_what_is_no_text_at_all_is_named_for_what_it_seems(tmp_path: Path) -> No
             load_rows(file)
 
 
+def test_a_row_that_stands_twice_is_one() -> None:
+    """Two exports may hold the same requests. Alike they may be, and each have been asked."""
+    other = changed(id="b")
+    unnamed = changed(id=...)
+    later = changed(local_ok=False)
+    found = parse(GOOD, other, unnamed, unnamed, changed(note="again"), later, other)
+    assert [row.id for row in found] == ["a", "b", "3", "4", "a"]
+    assert [row.local_ok for row in found] == [1.0, 1.0, 1.0, 1.0, 0.0]
+
+
 def test_foreign_bytes_and_lone_surrogates_are_read() -> None:
     rows = parse_rows(
         [

@@ -169,6 +169,7 @@ def test_max_age_bounds_serving_and_keeping():
     assert control.ttl(3600) == 60
     assert CacheControl().ttl(3600) == 3600
     assert CacheControl(write=False).ttl(3600) == 0
+    assert CacheControl().serves(ANSWER, 1e9)
     assert not CacheControl(read=False).serves(ANSWER, 1000.0)
 
 

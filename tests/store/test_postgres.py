@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from sqlalchemy import Connection
 
 from gateway.auth import KeyAdmin, Keyring, ScopeInfo, Terms
 from gateway.changes import Change, list_changes, write_change
@@ -47,6 +48,25 @@ async def database(cluster: str) -> AsyncIterator[Database]:
 
 def decision(i: int) -> DecisionRecord:
     return DecisionRecord(f"d{i}", f"r{i}", 1000.1 + i, "acme", labels=("eu",), reason="policy")
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"), [("", ("5", "10000", "5")), ("&connect_timeout=9", ("9", "10000", "5"))]
+)
+async def test_a_server_that_vanishes_is_not_waited_for(
+    cluster: str, more: str, expected: tuple[str, ...]
+) -> None:
+    def parameters(connection: Connection) -> dict[str, str]:
+        driver = connection.connection.dbapi_connection
+        assert driver is not None
+        return dict(driver.info.get_parameters())
+
+    database = Database(cluster + more)
+    await database.start()
+    found = await database.read(parameters)
+    await database.aclose()
+    names = ("connect_timeout", "tcp_user_timeout", "keepalives_idle")
+    assert tuple(found[name] for name in names) == expected
 
 
 async def test_filing_and_asking(database: Database):

@@ -177,6 +177,24 @@ async def test_a_cut_tail_stays_told_when_the_chain_goes_on(
     assert caplog.text.count("acme: rows 4 to 5 were cut off") == 1
 
 
+async def test_rows_that_the_store_had_not_noted_yet_are_no_cut(
+    store: Store, database: Database, drainer: Drainer, caplog
+):
+    """A drainer was killed between filing and noting; or there were two."""
+    await put(store, *(decision(i) for i in range(3)))
+    await drainer.flush()
+    noted = await store.command("GET", "th:{acme}:head")
+    await put(store, *(decision(i) for i in (3, 4)))
+    await drainer.flush()
+    await store.command("SET", "th:{acme}:head", noted)
+    await put(store, decision(5))
+    await drainer.flush()
+    seen = await drainer.seen()
+    (report,) = await verify_chain(database, None, seen)
+    assert (report.ok, report.rows, seen["acme"].cuts) == (True, 6, ())
+    assert caplog.text == ""
+
+
 async def test_every_cut_is_told(store: Store, database: Database, drainer: Drainer, rows):
     await put(store, *(decision(i) for i in range(5)))
     await drainer.flush()
@@ -212,6 +230,8 @@ async def test_a_database_made_anew_is_told(
     await drainer.flush()
     await rows("DELETE FROM decision_records")
     await rows("DELETE FROM chain_heads")
+    (report,) = await verify_chain(database, None, await drainer.seen())
+    assert (report.ok, report.problem) == (False, "the chain ends at 0, the store saw 5")
     await put(store, decision(5))
     await drainer.flush()
     (report,) = await verify_chain(database, None, await drainer.seen())
@@ -245,9 +265,16 @@ from gateway.store.lock import Lock
 
 class Dying(Store):
     async def command(self, *words, **more):
-        if words[0] == sys.argv[3]:
-            os.kill(os.getpid(), signal.SIGKILL)
+        die_before(words[0])
         return await super().command(*words, **more)
+
+    async def call(self, script, *more):
+        die_before(script.name)
+        return await super().call(script, *more)
+
+def die_before(name):
+    if name == sys.argv[3]:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 async def main():
     store = Dying(StoreSettings(sys.argv[1], deadline_ms=60_000))
@@ -259,7 +286,7 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("before", ["XDEL", "SET"])
+@pytest.mark.parametrize("before", ["XDEL", "note"])
 async def test_a_drainer_killed_after_its_commit_files_nothing_twice(
     valkey: EmbeddedStore, store: Store, database: Database, drainer: Drainer, tmp_path, before
 ):
@@ -277,7 +304,7 @@ async def test_a_drainer_killed_after_its_commit_files_nothing_twice(
     assert (total.attempts, total.cost_nano) == (15, 45)
 
 
-@pytest.mark.parametrize("before", ["SADD", "SET", "XDEL"])
+@pytest.mark.parametrize("before", ["note", "XDEL"])
 async def test_a_drainer_killed_over_a_cut_tail_hides_nothing(
     valkey: EmbeddedStore,
     store: Store,
@@ -314,6 +341,27 @@ async def test_bad_entries_are_set_aside_and_the_rest_is_filed(
     records, _ = await database.read(list_usage, RecordFilter())
     assert {r.attempt_id: r.error for r in records} == {"a1": "", "a3": "a\ufffdb"}
     assert await store.command("XLEN", "th:{acme}:dead") == 3
+
+
+async def test_a_server_that_the_outbox_has_filled_is_emptied(
+    store: Store, database: Database, drainer: Drainer
+):
+    await put(store, *(decision(i) for i in range(3)), UsageRecord("a1", "r1", 1.0, "acme"))
+    await store.command("XADD", "th:{acme}:o", "*", "r", b"{not json")
+    await store.command("CONFIG", "SET", "maxmemory", "1")
+    running = asyncio.create_task(drainer.run())
+    try:
+        async with asyncio.timeout(30):
+            while await store.command("XLEN", "th:{acme}:o"):  # noqa: ASYNC110 - no event to wait on
+                await asyncio.sleep(0.02)
+    finally:
+        await store.command("CONFIG", "SET", "maxmemory", "64mb")
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    (report,) = await verify_chain(database, None, await drainer.seen())
+    assert (report.ok, report.rows) == (True, 3)
+    assert (await drainer.seen())["acme"].head == report.head
+    assert await store.command("XLEN", "th:{acme}:dead") == 1
 
 
 async def test_the_drainer_survives_a_database_that_is_locked(

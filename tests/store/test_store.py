@@ -9,8 +9,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
+import hiredis
 import psutil
 import pytest
 
@@ -68,6 +71,100 @@ async def test_a_script_the_server_forgot_is_loaded_again(store: Store):
     assert await store.call(INCR, ["n"], ["x"]) == [1, b"x"]
     await store.command("SCRIPT", "FLUSH")
     assert await store.call(INCR, ["n"], ["y"]) == [2, b"y"]
+
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
+
+
+@contextlib.asynccontextmanager
+async def _listening(serve: Serve) -> AsyncIterator[str]:
+    """A server that ends with its last connection; its address as that of a store."""
+    served: list[asyncio.Task[None]] = []
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        served.append(task)
+        with contextlib.suppress(ConnectionError):
+            await serve(reader, writer)
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+    async with await asyncio.start_server(connected, "127.0.0.1", 0) as server:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with asyncio.timeout(30):
+            await asyncio.gather(*served)
+
+
+@pytest.fixture
+async def distant(own: EmbeddedStore) -> AsyncIterator[Store]:
+    """A server whose replies take as long as from another region."""
+    path = own.url.removeprefix("unix://")
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        while data := await reader.read(65_536):
+            loop.call_later(0.05, writer.write, data)
+        loop.call_later(0.05, writer.close)
+
+    async def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far = await asyncio.open_unix_connection(path)
+        await asyncio.gather(carry(reader, far[1]), carry(far[0], writer))
+        await far[1].wait_closed()
+
+    async with _listening(join) as url:
+        store = Store(StoreSettings(url, deadline_ms=20_000))
+        await store.ping()
+        yield store
+        await store.aclose()
+
+
+async def test_a_distant_server_that_forgot_its_scripts_is_no_failing_one(distant: Store):
+    async def call(i: int) -> object:
+        # More calls than the breaker allows failures have left before the first reply is back.
+        await asyncio.sleep(i * 0.01)
+        return await distant.call(INCR, ["n"], ["x"])
+
+    replies = await asyncio.gather(*(call(i) for i in range(20)))
+    assert len(replies) == 20
+    assert await distant.command("GET", "n") == b"20"
+
+
+async def test_a_demoted_primary_is_left_also_under_load():
+    connections = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """The first connection leads to a replica, and one call is always in flight on it."""
+        nonlocal connections
+        connections += 1
+        demoted, commands, started = connections == 1, hiredis.Reader(), False
+        while data := await reader.read(65_536):
+            commands.feed(data)
+            while commands.gets() is not False:
+                if not demoted:
+                    writer.write(b"+OK\r\n")
+                elif started:
+                    writer.write(b"-READONLY You can't write against a read only replica.\r\n")
+                started = True
+
+    async with _listening(serve) as url:
+        store = Store(StoreSettings(url, deadline_ms=60_000))
+
+        async def write() -> set[type[StoreError]]:
+            refused: set[type[StoreError]] = set()
+            while True:
+                try:
+                    assert await store.command("SET", "a", "b") == b"OK"
+                except StoreError as exc:
+                    refused.add(type(exc))
+                else:
+                    return refused
+
+        async with asyncio.timeout(30):
+            refused = await asyncio.gather(write(), write())
+        assert refused[0] | refused[1] == {StoreReadOnly}
+        await store.aclose()
 
 
 async def test_a_cancelled_call_does_not_shift_replies(store: Store):
