@@ -138,6 +138,10 @@ class Catalog:
             return self._by_id[explicit].upstream
         return self._dearest
 
+    def most_output(self, explicit: str) -> int:
+        """The output tokens that a target gives at most, 0 where that is not known."""
+        return self._by_id[explicit].profile.max_output
+
     @cached_property
     def _dearest(self) -> str:
         dearest = max(self.targets, key=lambda t: t.price.input, default=None)

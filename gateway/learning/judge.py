@@ -69,7 +69,7 @@ def local_first(decision_id: str) -> bool:
 def question(
     decision_id: str, turns: tuple[Turn, ...], local: str, frontier: str
 ) -> dict[str, Any]:
-    """The judge's request without a model and without a `response_format`."""
+    """The judge's request without a model, a `response_format` and a limit of its tokens."""
     first, second = (local, frontier) if local_first(decision_id) else (frontier, local)
     spoken = "\n\n".join(f"{turn.role}: {turn.text}" for turn in turns)
     shown = {
@@ -82,7 +82,6 @@ def question(
             {"role": "system", "content": _INSTRUCTION},
             {"role": "user", "content": _encode(shown).decode()},
         ],
-        "max_tokens": MAX_TOKENS,
     }
 
 
@@ -91,6 +90,11 @@ def response_format(capabilities: frozenset[str]) -> dict[str, Any] | None:
     if "json_schema" in capabilities:
         return _SCHEMA
     return {"type": "json_object"} if "json_object" in capabilities else None
+
+
+def most_tokens(model: int) -> int:
+    """Of a verdict by a model that gives `model` output tokens at most, 0 for unknown."""
+    return min(MAX_TOKENS, model) if model else MAX_TOKENS
 
 
 def parse_verdict(decision_id: str, text: str) -> Verdict | None:

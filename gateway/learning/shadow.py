@@ -235,12 +235,14 @@ class Shadow:
 
     def _judge(self, job: Job, body: dict[str, Any]) -> Ask:
         model = self._catalog.counting_model(self._settings.judge)
+        limit = judge.most_tokens(self._catalog.most_output(self._settings.judge))
+        body = {**body, "max_tokens": limit}
         need = Need(
             operation="chat",
             labels=job.need.labels,
             capabilities=frozenset(("chat",)),
             prompt_tokens=self._catalog.tokens.estimate_chat(body, model).tokens,
-            output_tokens=judge.MAX_TOKENS,
+            output_tokens=limit,
             explicit=self._settings.judge,
             allowed=job.need.allowed,
         )

@@ -11,7 +11,15 @@ import pytest
 from gateway.config import ConfigError
 from gateway.config.load import parse_config
 from gateway.learning.answers import answer_text
-from gateway.learning.judge import Verdict, local_first, parse_verdict, question, response_format
+from gateway.learning.judge import (
+    MAX_TOKENS,
+    Verdict,
+    local_first,
+    most_tokens,
+    parse_verdict,
+    question,
+    response_format,
+)
 from gateway.learning.types import Label, Source, conversation_of, encode_line, merge
 from routers.labels import parse_rows
 from routers.types import Turn
@@ -32,6 +40,10 @@ def test_a_verdict_is_read_back_to_the_tiers() -> None:
     assert parse_verdict(SECOND, said) == Verdict(local_ok=False, frontier_ok=True)
     assert parse_verdict(FIRST, f"```json\n{said}\n```\n") == Verdict(True, False)
     assert parse_verdict(FIRST, '{"a_ok": true, "b_ok": false}') == Verdict(True, False)
+
+
+def test_a_judge_is_asked_for_no_more_than_it_gives() -> None:
+    assert [most_tokens(model) for model in (1000, 100_000, 0)] == [1000, MAX_TOKENS, MAX_TOKENS]
 
 
 @pytest.mark.parametrize("begun", ["<think>\n", ""])
