@@ -39,7 +39,7 @@ class RequestFacts(msgspec.Struct, frozen=True):
 
     `tier`, `backend` and `model` of the answer, empty when there was none. `reason` is the
     decision's, `cache` one of `hit`, `miss`, `bypass`, `off`, `unavailable`; `status` the HTTP
-    status sent, of a stream that broke later too, and of a refusal the one that says why.
+    status sent, and of a refusal or of a stream that broke off later the one that says why.
     `refused` is the code of a refusal (`budget_exceeded`, `residency_not_available` ...), empty
     otherwise. Durations in seconds: `overhead` is the time in the gateway itself, `score` the
     wait for the router, None when it was not asked.
