@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 
 from routers.onnx.render import Rendered, render
@@ -36,6 +36,7 @@ SURFACE = (
     "distinct",
     "long_words",
     "commas",
+    "combined",
 )
 
 _WORD = re.compile(r"\w+")
@@ -43,7 +44,10 @@ _DIGITS = b"0123456789"
 _OPERATORS = b"=+*/^<>~|\\$%"
 _RARE_OPERATORS = "∑∫√≤≥≠±\u00d7÷"
 _CODE = b"{}[]();_`#"
-_CHOICE = re.compile(r"^\(?[A-Ja-j][.)] ", re.MULTILINE)
+_CHOICE = re.compile(r"^\(?[a-j][.)] +(.*)$", re.MULTILINE)
+# Where one option says several things, and what is left out when these are compared.
+_BETWEEN = re.compile(r"[,;](?=\s)|\band\b")
+_BESIDE = re.compile(r"\bonly\b|[^\w$%+-]+")
 _NON_ASCII = re.compile(r"[^\x00-\x7f]")
 # Beginnings of words that ask for thought.
 _HARD = (
@@ -128,6 +132,7 @@ def surface(rendered: Rendered) -> tuple[float, ...]:
     hard = 0
     if not _HARD_BEGINS.isdisjoint(map(_BEGINNING, words)):
         hard = sum(w.startswith(_HARD) for w in words)
+    options = _CHOICE.findall(small) if lines else ()
     return (
         math.log1p(rendered.chars),
         math.log1p(len(words)),
@@ -137,7 +142,7 @@ def surface(rendered: Rendered) -> tuple[float, ...]:
         signs / size * 10,
         math.log1p(lines),
         min(3.0, text.count("?")),
-        1.0 if lines and len(_CHOICE.findall(text)) > 1 else 0.0,
+        1.0 if len(options) > 1 else 0.0,
         beyond / size * 10,
         math.log1p(hard),
         math.log1p(len(_NUMBER.findall(text)) if digits else 0),
@@ -149,7 +154,22 @@ def surface(rendered: Rendered) -> tuple[float, ...]:
         len(set(words)) / count,
         math.log1p(len([n for n in lengths if n >= 8])),
         math.log1p(text.count(",")),
+        combined(options) if len(options) > 2 else 0.0,
     )
+
+
+def combined(options: Sequence[str]) -> float:
+    """In [0, 1]: how far options are made of the same parts, as "true, false" and "false, true"
+    are. Such a question is answered only when several things are right at once. 1 where each part
+    is in three options, 0 where three of four parts are new. Letters are small."""
+    parts = [
+        part
+        for option in options
+        for piece in _BETWEEN.split(option)
+        if (part := _BESIDE.sub(" ", piece).strip())
+    ]
+    new = len(set(parts)) / max(1, len(parts))
+    return min(1.0, max(0.0, (0.75 - new) / (0.75 - 1 / 3)))
 
 
 class HeuristicRouter:

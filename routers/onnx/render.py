@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from routers.onnx.framing import unframed
 from routers.types import Query, Turn
 
 HEAD = 400
@@ -117,14 +118,15 @@ def tidy(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """A tidy text without a greeting before it and thanks after it, if something is left."""
+    """A tidy text without a greeting before it, thanks after it, and the template around it, if
+    something is left."""
     found = _GREETING.match(text, 0, GREETING)
     bare = text[found.end() :] if found else text
     cut_at = max(0, len(bare) - THANKS)
     if any(word in bare[cut_at:].lower() for word in _WORDS_OF_THANKS):
         thanks = _THANKS.search(bare, cut_at)
         bare = bare[: thanks.start()] if thanks else bare
-    return bare if len(bare) >= TOPIC_CHARS else text
+    return unframed(bare if len(bare) >= TOPIC_CHARS else text)
 
 
 def render(query: Query) -> Rendered:

@@ -11,7 +11,7 @@ models fail the format of one evaluation for reasons that say little about anoth
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from routers.cards import MAX_OFFSET, MAX_SLOPE, SIZE, YEAR, Base, Card, Cards, Prior
 from routers.modelnames import Traits, canonical, traits
 from routers.refit.cards import MIN_ROWS, SLOPE_PENALTY, Floats, logits, penalised
-from routers.train.data import GOLD, read_records
+from routers.train.data import GOLD, read_source
 
 Rows = NDArray[np.intp]
 
@@ -115,15 +115,19 @@ class _Gold(msgspec.Struct):
     strong: float
 
 
-def load_evidence(directory: Path, reference: Mapping[str, tuple[float, float]]) -> list[Evidence]:
+def load_evidence(
+    directory: Path,
+    reference: Mapping[str, tuple[float, float]],
+    without: Collection[str] = (),
+) -> list[Evidence]:
     """The scored rows whose id is in `reference`, which holds (p_local, p_frontier) by row id and
     should come from heads that have not seen the row. Raises DataError."""
     sources: dict[str, list[tuple[str, str, dict[str, float]]]] = {}
-    for gold in read_records(directory / "mmlu_gold.jsonl.gz", _Gold):
+    for gold in read_source(directory, GOLD, _Gold, without):
         both = {REFERENCE: gold.weak, GOLD_STRONG: gold.strong}
         sources.setdefault(GOLD, []).append((gold.id, GOLD, both))
     for name in ("mmlu_pro", "llmrouter"):
-        for row in read_records(directory / f"{name}.jsonl.gz", _Scored):
+        for row in read_source(directory, name, _Scored, without):
             group = row.category or TASK_DOMAINS.get(row.task, f"{name}/{row.task}")
             asked = {m: s for m, s in row.scores.items() if s is not None and m not in row.null}
             sources.setdefault(name, []).append((row.id, group, asked))

@@ -14,7 +14,7 @@ import os
 import statistics
 import tomllib
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import TypeVar
@@ -122,22 +122,22 @@ def default_dir() -> Path:
     return Path(os.environ.get(DATA_ENV) or beside)
 
 
-def load_rows(directory: Path) -> list[Row]:
+def load_rows(directory: Path, without: Collection[str] = ()) -> list[Row]:
     """All training rows in file order. Raises DataError."""
     rows: list[Row] = []
-    for record in read_records(directory / "mmlu_pro.jsonl.gz", _Pro):
+    for record in read_source(directory, "mmlu_pro", _Pro, without):
         rows.append(_pro_row(record))
-    for entry in read_records(directory / "llmrouter.jsonl.gz", _Router):
+    for entry in read_source(directory, "llmrouter", _Router, without):
         local = _mean(entry.scores, LLMROUTER_LOCAL)
         source = f"llmrouter/{entry.task}"
         rows.append(Row(entry.id, source, source, entry.question, local, None))
-    for gold in read_records(directory / "mmlu_gold.jsonl.gz", _Gold):
+    for gold in read_source(directory, GOLD, _Gold, without):
         group = f"{GOLD}/{gold.subject}"
         rows.append(Row(gold.id, GOLD, group, gold.prompt, gold.weak, gold.strong))
     return rows
 
 
-def load_assumed(directory: Path) -> list[Row]:
+def load_assumed(directory: Path, without: Collection[str] = ()) -> list[Row]:
     """Rows whose labels nobody measured. Raises DataError.
 
     The labelled sources are examination questions. So that a greeting or a household command is
@@ -149,12 +149,12 @@ def load_assumed(directory: Path) -> list[Row]:
     no metric is computed on them.
     """
     rows: list[Row] = []
-    for number, intent in enumerate(read_records(directory / "clinc150.jsonl.gz", _Intent)):
+    for number, intent in enumerate(read_source(directory, "clinc150", _Intent, without)):
         source = TALK if intent.domain in TALK_DOMAINS else EASY
         rows.append(Row(f"clinc150/{number}", source, source, intent.text, *SURE["easy"]))
-    for prompt in read_records(directory / "arena_hard_v0.1.jsonl.gz", _Prompt):
+    for prompt in read_source(directory, "arena_hard_v0.1", _Prompt, without):
         rows.append(Row(prompt.uid, HARD, HARD, prompt.prompt, *SURE["hard"]))
-    return rows + _requests() + _solved(directory)
+    return rows + _requests() + _solved(directory, without)
 
 
 def _requests() -> list[Row]:
@@ -173,11 +173,13 @@ def _requests() -> list[Row]:
     return rows
 
 
-def _solved(directory: Path) -> list[Row]:
+def _solved(directory: Path, without: Collection[str]) -> list[Row]:
     """School mathematics with a worked solution, the more calculations it marks (`<<48/2=24>>`)
     the harder: the local label falls from 0.9 at two standard deviations below the mean of the log
     of their number to 0.4 at two above."""
-    records = list(read_records(directory / "gsm8k_train.jsonl.gz", _Solved))
+    records = list(read_source(directory, "gsm8k_train", _Solved, without))
+    if not records:
+        return []
     steps = [math.log1p(record.answer.count("<<")) for record in records]
     mean = statistics.fmean(steps)
     spread = statistics.pstdev(steps) or 1.0
@@ -207,6 +209,15 @@ def _mean(scores: dict[str, float | None], models: tuple[str, ...]) -> float | N
     """An answer that could not be parsed counts 0; a model that was not asked does not count."""
     asked = [scores[model] or 0.0 for model in models if model in scores]
     return sum(asked) / len(asked) if asked else None
+
+
+def read_source(
+    directory: Path, name: str, shape: type[T], without: Collection[str] = ()
+) -> Iterator[T]:
+    """The lines of a source's file; none of a source that is left out, whose file need not be
+    there. Raises DataError."""
+    if name not in without:
+        yield from read_records(directory / f"{name}.jsonl.gz", shape)
 
 
 def read_records(path: Path, shape: type[T]) -> Iterator[T]:

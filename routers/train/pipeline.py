@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -23,9 +24,9 @@ from routers.onnx.spelling import load_known
 from routers.onnx.tokenizer import load_tokenizer
 from routers.refit.run import Material, write_beside
 from routers.train import classes, language
-from routers.train.cards import fit_all, load_evidence
+from routers.train.cards import Evidence, fit_all, load_evidence
 from routers.train.classes import ClassFigures
-from routers.train.data import ASSUMED, GOLD, Row, load_assumed, load_rows
+from routers.train.data import ASSUMED, GOLD, DataError, Row, load_assumed, load_rows
 from routers.train.discriminant import TopicRow
 from routers.train.export import ENCODER, export_encoder, token_vectors
 from routers.train.fit import Table
@@ -37,10 +38,22 @@ from routers.train.tasks import fit_tasks, load_task_rows
 from routers.train.topics import fit_domain, load_domain_rows
 from routers.train.vectors import Vectors, as_rendered, surfaces
 
-VERSION = 7
+VERSION = 8
 MAX_TOKENS = 160
 SEED = 20_250_701
 # Rows of an assumed source: enough for a level, and few enough to embed in minutes.
+# Sources by file, of which heads learn.
+LEARNT = (
+    "arena_hard_v0.1",
+    "arena_hard_v2.0",
+    "banking77",
+    "clinc150",
+    "clinical_dialogue",
+    "gsm8k_train",
+    "llmrouter",
+    "mmlu_gold",
+    "mmlu_pro",
+)
 SAMPLE = {"assumed/gsm8k": 3000}
 ASSUMED_SAMPLE = 350
 # The probability below which a label is not said: what nothing speaks for. At a half, one question
@@ -78,8 +91,9 @@ def train(
 ) -> dict[str, Manifest]:
     """Write both artefacts into folders of `out_dir` and return their manifests by name.
 
-    `leave_out`: sources none of whose rows are used (`mmlu_gold` ...). The same data, libraries
-    and machine give the same files, but for the manifest's `created`.
+    `leave_out`: sources none of whose rows the heads learn from (`mmlu_gold` ...; that one's file
+    need not be there). The same data, libraries and machine give the same files, but for the
+    manifest's `created`.
     Raises DataError, ExportError or TopicError.
     """
     inputs = load_inputs(data_dir, leave_out)
@@ -92,14 +106,15 @@ def train(
     texts = text_metrics(language.write(best, data_dir), classes.write(best, data_dir))
     cosines = {"int8_cosine_to_fp32": exported.cosine, "half_cosine_to_fp32": exported.half}
     more = {**cosines, **texts}
-    made = {BEST: _finish(best, inputs, read, data_dir, (exported.weights_sha256, more))}
+    evidence = partial(load_evidence, data_dir, without=leave_out)
+    made = {BEST: _finish(best, inputs, read, evidence, (exported.weights_sha256, more))}
     found = {**_distil(best, fast, inputs, read), **texts}
     for name in TEXTS:
         shutil.copyfile(best / name, fast / name)
     shutil.copyfile(best / SPELLING, fast / SPELLING)
     read = Vectors(fast, MAX_TOKENS, cache)
     read.learn(inputs.texts)
-    made[FAST] = _finish(fast, inputs, read, data_dir, (exported.weights_sha256, found))
+    made[FAST] = _finish(fast, inputs, read, evidence, (exported.weights_sha256, found))
     return made
 
 
@@ -119,18 +134,27 @@ def text_metrics(languages: LanguageFigures, flagged: ClassFigures) -> dict[str,
 
 def load_inputs(data_dir: Path, leave_out: Sequence[str] = ()) -> Inputs:
     """Raises DataError, also for a source to leave out that there is not."""
-    rows = sample(load_rows(data_dir) + load_assumed(data_dir))
-    domains, tasks = load_domain_rows(data_dir), load_task_rows(data_dir)
     gone = set(leave_out)
+    rows = sample(load_rows(data_dir, gone) + load_assumed(data_dir, gone))
+    domains, tasks = load_domain_rows(data_dir, gone), load_task_rows(data_dir, gone)
+    sources = {row.source for part in (rows, domains, tasks) for row in part}
+    for name in sorted(gone.difference(LEARNT)):
+        if not any(_within(source, name) for source in sources):
+            there = ", ".join(sorted({*LEARNT, *sources}))
+            raise DataError(f"leave_out: no rows are from {name!r}; sources are {there}")
 
     def kept(source: str) -> bool:
-        return not any(source == name or source.startswith(f"{name}/") for name in gone)
+        return not any(_within(source, name) for name in gone)
 
     return Inputs(
         [row for row in rows if kept(row.source)],
         [row for row in domains if kept(row.source)],
         [row for row in tasks if kept(row.source)],
     )
+
+
+def _within(source: str, name: str) -> bool:
+    return source == name or source.startswith(f"{name}/")
 
 
 def sample(rows: list[Row]) -> list[Row]:
@@ -162,9 +186,14 @@ def _distil(best: Path, fast: Path, inputs: Inputs, read: Vectors) -> dict[str, 
 
 
 def _finish(
-    out: Path, inputs: Inputs, read: Vectors, data_dir: Path, about: tuple[str, dict[str, float]]
+    out: Path,
+    inputs: Inputs,
+    read: Vectors,
+    evidence: Callable[[Mapping[str, tuple[float, float]]], list[Evidence]],
+    about: tuple[str, dict[str, float]],
 ) -> Manifest:
-    """Heads, cards, calibration rows and manifest beside an exported model."""
+    """Heads, cards, calibration rows and manifest beside an exported model. `evidence`: scored
+    rows by what is predicted of them, see `load_evidence`."""
     table = table_of(inputs.rows, read)
     held = hold_out(table, SEED)
     model, named = _with_topics(shipped(table), inputs, read)
@@ -175,7 +204,7 @@ def _finish(
         for row, p in zip(table.rows, held.p, strict=True)
         if not np.isnan(p[0])
     }
-    (out / CARDS).write_bytes(encode_cards(fit_all(load_evidence(data_dir, reference))))
+    (out / CARDS).write_bytes(encode_cards(fit_all(evidence(reference))))
     sha, measured = about
     metrics = {name: round(value, 4) for name, value in measured.items()}
     files = sorted(f for f in out.iterdir() if f.is_file() and f.name != "manifest.json")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from routers.onnx.render import cut
 from routers.onnx.topics import TopicHead
-from routers.train.data import read_records
+from routers.train.data import read_source
 from routers.train.discriminant import Recipe, TopicError, TopicRow, fit_head
 
 TASKS = (
@@ -112,10 +112,14 @@ class FrameSet(msgspec.Struct, frozen=True):
     frames: list[str]
 
 
-def load_task_rows(data_dir: Path) -> list[TopicRow]:
+def load_task_rows(data_dir: Path, without: Collection[str] = ()) -> list[TopicRow]:
     """All rows in file order, the frames last. Raises DataError, TopicError."""
-    rows = [*_asked(data_dir), *_exams(data_dir), *_spoken(data_dir)]
-    return rows + list(frame_rows(frames(), _texts(data_dir)))
+    rows = [
+        *_asked(data_dir, without),
+        *_exams(data_dir, without),
+        *_spoken(data_dir, without),
+    ]
+    return rows + list(frame_rows(frames(), _texts(data_dir, without)))
 
 
 def frames() -> dict[str, FrameSet]:
@@ -151,13 +155,13 @@ def fit_tasks(
     return fit_head(sentences, rows, RECIPE, seed)
 
 
-def _asked(data_dir: Path) -> Iterator[TopicRow]:
-    for entry in read_records(data_dir / "llmrouter.jsonl.gz", _Task):
+def _asked(data_dir: Path, without: Collection[str]) -> Iterator[TopicRow]:
+    for entry in read_source(data_dir, "llmrouter", _Task, without):
         task = LLMROUTER.get(entry.task)
         if task is not None:
             source = f"llmrouter/{entry.task}"
             yield TopicRow(entry.question, task, source, source, 1.0, entry.id)
-    for prompt in read_records(data_dir / "arena_hard_v2.0.jsonl.gz", _Arena):
+    for prompt in read_source(data_dir, "arena_hard_v2.0", _Arena, without):
         task = ARENA.get(prompt.subcategory)
         if task is None:
             raise TopicError(f"arena_hard_v2.0: {prompt.uid}: unknown {prompt.subcategory!r}")
@@ -165,13 +169,13 @@ def _asked(data_dir: Path) -> Iterator[TopicRow]:
         yield TopicRow(prompt.prompt, task, source, source, 2.0, prompt.uid)
 
 
-def _exams(data_dir: Path) -> Iterator[TopicRow]:
-    for gold in read_records(data_dir / "mmlu_gold.jsonl.gz", _Gold):
+def _exams(data_dir: Path, without: Collection[str]) -> Iterator[TopicRow]:
+    for gold in read_source(data_dir, "mmlu_gold", _Gold, without):
         if "mathematics" in gold.subject or gold.subject == "abstract_algebra":
             yield TopicRow(gold.prompt, "math", "mmlu/math", "mmlu_gold", 1.0, gold.id)
         elif gold.subject not in ("formal_logic", "moral_scenarios", "high_school_statistics"):
             yield TopicRow(gold.prompt, "knowledge_qa", "mmlu", "mmlu_gold", 0.5, gold.id)
-    for number, record in enumerate(read_records(data_dir / "mmlu_pro.jsonl.gz", _Pro)):
+    for number, record in enumerate(read_source(data_dir, "mmlu_pro", _Pro, without)):
         if record.category in PRO:
             task = PRO[record.category]
             yield TopicRow(record.question, task, "mmlu_pro/math", "mmlu_pro", 1.0, record.id)
@@ -180,31 +184,29 @@ def _exams(data_dir: Path) -> Iterator[TopicRow]:
             yield row
 
 
-def _spoken(data_dir: Path) -> Iterator[TopicRow]:
+def _spoken(data_dir: Path, without: Collection[str]) -> Iterator[TopicRow]:
     """A share of the intents: they are short and alike, and thousands teach no more."""
-    for number, spoken in enumerate(read_records(data_dir / "clinc150.jsonl.gz", _Intent)):
+    for number, spoken in enumerate(read_source(data_dir, "clinc150", _Intent, without)):
         task = CLINC.get(spoken.domain, "command")
         if task is not None and number % CLINC_EVERY == 0:
             field = f"clinc150/{spoken.domain}"
             yield TopicRow(spoken.text, task, field, "clinc150", 1.0, f"{field}/{spoken.intent}")
-    for number, asked in enumerate(read_records(data_dir / "banking77.jsonl.gz", _Support)):
+    for number, asked in enumerate(read_source(data_dir, "banking77", _Support, without)):
         if number % BANKING_EVERY == 0:
             group = f"banking77/{asked.intent}"
             yield TopicRow(asked.text, "support", "banking77", "banking77", 1.0, group)
 
 
-def _texts(data_dir: Path) -> list[str]:
+def _texts(data_dir: Path, without: Collection[str]) -> list[str]:
     """What the frames are filled with: notes, talks, letters of complaint, passages, prose."""
     texts: list[str] = []
-    for number, visit in enumerate(
-        read_records(data_dir / "clinical_dialogue.jsonl.gz", _Clinical)
-    ):
+    for number, visit in enumerate(read_source(data_dir, "clinical_dialogue", _Clinical, without)):
         if number % 8 == 0:
             texts += [visit.note, visit.dialogue]
-    for number, asked in enumerate(read_records(data_dir / "banking77.jsonl.gz", _Support)):
+    for number, asked in enumerate(read_source(data_dir, "banking77", _Support, without)):
         if number % 50 == 7:
             texts.append(asked.text)
-    for entry in read_records(data_dir / "llmrouter.jsonl.gz", _Task):
+    for entry in read_source(data_dir, "llmrouter", _Task, without):
         if entry.task == "mmlu" and len(entry.question) > LONG:
             texts.append(entry.question)
     return texts

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from routers.onnx.topics import TopicHead
-from routers.train.data import LETTERS, read_records
+from routers.train.data import LETTERS, read_source
 from routers.train.discriminant import Recipe, TopicError, TopicRow, fit_head
 
 # Questions of each category in the public test set (TIGER-Lab/MMLU-Pro): the prior.
@@ -145,17 +145,17 @@ class _Task(msgspec.Struct):
     task: str
 
 
-def load_domain_rows(data_dir: Path) -> list[TopicRow]:
+def load_domain_rows(data_dir: Path, without: Collection[str] = ()) -> list[TopicRow]:
     """All rows in file order, each examination question with and without its options.
 
     Raises DataError for the files, TopicError for a subject or category without a domain.
     """
     rows: list[TopicRow] = []
-    for gold in read_records(data_dir / "mmlu_gold.jsonl.gz", _Gold):
+    for gold in read_source(data_dir, "mmlu_gold", _Gold, without):
         rows += _gold_rows(gold)
-    for record in read_records(data_dir / "mmlu_pro.jsonl.gz", _Pro):
+    for record in read_source(data_dir, "mmlu_pro", _Pro, without):
         rows += _pro_rows(record)
-    for entry in read_records(data_dir / "llmrouter.jsonl.gz", _Task):
+    for entry in read_source(data_dir, "llmrouter", _Task, without):
         if entry.task in TRIVIA:
             source = f"llmrouter/{entry.task}"
             rows.append(TopicRow(entry.question, "other", "miscellaneous", source, TRIVIA_WEIGHT))

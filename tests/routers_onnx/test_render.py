@@ -8,8 +8,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from routers.heuristics import SURFACE, HeuristicRouter, difficulty, surface
+from routers.heuristics import SURFACE, HeuristicRouter, combined, difficulty, surface
 from routers.onnx import render as rendering
+from routers.onnx.framing import unframed
 from routers.onnx.manifest import ArtefactError
 from routers.onnx.render import (
     FIRST,
@@ -266,6 +267,7 @@ WORK: dict[str, Callable[[str], object]] = {
     "render": one,
     "render of many turns": lambda text: render(Query((Turn("user", text),) * 50)),
     "demand": lambda text: render(Query((Turn("system", text), Turn("user", "x")))),
+    "unframed": unframed,
     "surface": lambda text: surface(Rendered(text, len(text))),
     "term_ids": term_ids,
     "wordpiece": PIECES.encode,
@@ -299,7 +301,19 @@ ADVERSARIAL = [
     "it ",
     "prove",
     "step by step ",
+    "think step by step. ",
+    "please, then, ",
+    "answer: ",
+    "answer in json: ",
+    "you are an ",
+    "the following question ",
+    "### ",
+    "<task>",
+    "</task>",
+    "\n{",
+    "```",
     "A. ",
+    "a. x, y and z\n",
     "(A) \n",
     "'",
     "_",
@@ -344,6 +358,40 @@ def test_a_megabyte_is_cut_before_it_is_looked_at() -> None:
     assert len(rendered.text) <= HEAD + TAIL + 2 * (TURNS + 1)
     assert 0 < Counted.taken <= 2 * rendering.ROUGH * (TURNS + 1)
     assert rendered.chars == len(text) * TURNS + len(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "low", "high"),
+    [
+        (["true, true", "false, false", "true, false", "false, true"], 1.0, 1.0),
+        (
+            ["wrong, wrong", "wrong, not wrong", "not wrong, wrong", "not wrong, not wrong"],
+            1.0,
+            1.0,
+        ),
+        (["up and 25 m/s", "down and 25 m/s", "up and 35 m/s", "down and 35 m/s"], 0.5, 0.7),
+        (["i and ii only", "i and iv only", "ii and iii only", "i, ii, iii and iv"], 0.8, 0.9),
+        (["i only", "ii only", "iii only", "i and ii only"], 0.3, 0.4),
+        (["oslo", "paris", "rome", "madrid"], 0.0, 0.0),
+        (["it stores calcium", "it binds iron", "it makes fats and oils", "it rests"], 0.0, 0.0),
+        (["2,000", "2,400", "2,500", "3,000"], 0.0, 0.0),
+        (["", "", ""], 0.0, 1.0),
+    ],
+)
+def test_options_that_combine_the_same_parts_are_told(
+    options: list[str], low: float, high: float
+) -> None:
+    assert low <= combined(options) <= high
+
+
+def test_only_questions_with_options_combine_them() -> None:
+    both = "Two claims.\nA. True, True\nB. False, False\nC. True, False\nD. False, True"
+    at = SURFACE.index("combined")
+    assert surface(render(Query((Turn("user", both),))))[at] == 1.0
+    assert (
+        surface(render(Query((Turn("user", both.replace(". T", " T").replace(". F", " F")),))))[at]
+        == 0.0
+    )
 
 
 @given(ANY_TEXT)

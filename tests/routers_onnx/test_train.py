@@ -129,6 +129,9 @@ def test_a_damaged_file_is_named(data: Path, kind: str) -> None:
         load_rows(data)
 
 
+COMBINED = SURFACE.index("combined")
+
+
 def toy(sources: dict[str, float], n: int = 400) -> Table:
     """Rows whose first coordinate decides how hard they are, in sources that differ in level."""
     rng = np.random.default_rng(1)
@@ -143,6 +146,7 @@ def toy(sources: dict[str, float], n: int = 400) -> Table:
         frontier = 1.0 if local else float(rng.random() < 0.6)
         rows.append(Row(str(i), source, f"{source}/{i % 4}", "", local, frontier))
     surfaces = rng.normal(size=(n, len(SURFACE))).astype(np.float32)
+    surfaces[:, COMBINED] = 0.0
     return Table(rows, sentences, surfaces)
 
 
@@ -242,6 +246,20 @@ def test_heads_for_examinations_lean_towards_more_steps() -> None:
     model = fit_linear(Table(unsolved, sentences[kept], surfaces[kept]))
     logit = model.views(sentences, surfaces).below[:, 0]
     assert abs(np.corrcoef(logit, sentences[:, 1])[0, 1]) < 0.4
+
+
+def test_a_question_of_several_at_once_is_harder_for_local_models_and_worth_more() -> None:
+    table = toy(SOURCES, 900)
+    surfaces = table.surfaces.copy()
+    surfaces[::9, COMBINED] = 1.0
+    model = fit_linear(Table(table.rows, table.sentences, surfaces))
+    several, single = (
+        model.views(table.sentences[::9], each[::9]) for each in (surfaces, table.surfaces)
+    )
+    fell = single.below[:, 0] - several.below[:, 0]
+    # Nothing in these labels says so: fitted weights are small beside what is assumed.
+    assert np.abs(fell - 0.6).max() < 0.3
+    assert (several.below[:, 1] > single.below[:, 1]).mean() > 0.95
 
 
 def test_the_reference_source_sets_the_level_and_nothing_else() -> None:
