@@ -42,6 +42,18 @@ OTHERS = (
     "{}\n\nUse plain English. Limit your answer to two paragraphs.",
     "You're a senior customer support agent. Answer politely and never make up facts.\n\n"
     "Customer: {}",
+    "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant",
+    "<question>\n{}\n</question>\n\nAnswer the question above.",
+    "Answer the user's query below as accurately as you can.\n\n### Query\n{}",
+    "Be warm and professional, and keep your reply under 120 words. If you do not know something, "
+    "say so.\n\nCustomer message:\n{}",
+    "Use the following pieces of context to answer the question at the end.\n<context>\n"
+    "</context>\n\nQuestion: {}",
+    'You will receive a user goal and must reply with one JSON object.\n\nUser goal: """{}"""',
+    "{} (answer in one word if possible)",
+    "Act as a senior software engineer. Be direct.\n\nHere is what I need to know:\n{}",
+    "{}\n\n---\nFormat your reply as XML:\n<answer>\n...\n</answer>",
+    "I hope you're doing well. I was wondering if you could help me with something: {}",
 )
 
 
@@ -69,6 +81,10 @@ def test_a_question_is_read_the_same_in_a_template(template: str, question: str)
         "Our users ask for shorter replies. Why might that be?",
         "My code prints this:\n```\n{'answer': 3}\n```",
         "What does this mean?\n{\n'json': 1\n}",
+        "A student has five pens and buys two more.\nQuestion: How many are there now?",
+        "Tom will be twice as old as Ann in four years.\nQuestion: How old is Tom?",
+        "Can you tell me about Rome. I want to know who built it.",
+        "Loop over the rows of the table. Do not use await.",
         "Find all words of at most five letters. They stand in the list <list>.",
     ],
 )
