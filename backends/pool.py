@@ -212,6 +212,10 @@ class _PoolReply:
         return self._reply.usage
 
     @property
+    def service_tier(self) -> str:
+        return self._reply.service_tier
+
+    @property
     def dropped(self) -> tuple[str, ...]:
         return self._reply.dropped
 

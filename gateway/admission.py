@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from backends.prices import tier_name
 from gateway.auth import AuthError, AuthUnavailable, Principal, TermsUnreadable
 from gateway.catalog import UnknownModel
 from gateway.errors import (
@@ -78,6 +79,7 @@ async def admit(
         allowed=principal.allow,
         max_cost=inbound.controls.max_cost,
         budget_share_left=runtime.catalog.share_left(principal),
+        service_tier=tier_name(inbound.body.get("service_tier")),
     )
     candidates = runtime.catalog.candidates(need)
     listed = labels.intersection(base.labels)

@@ -10,7 +10,9 @@ class UsageRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="usage"):
     idempotent. `ts`: seconds since the epoch by the store's clock (`Entered.at`): it decides which
     budget window the cost belongs to. `cost_nano`: nano-USD; negative only in a `corrected` record,
     which takes back a `lease_expired` one. `estimated`: tokens or cost were not reported by the
-    upstream. `ms_first`: to the first content."""
+    upstream. `ms_first`: to the first content. `service_tier`: the upstream's, empty for the usual
+    one. `unpriced`: what of the call has no known price (`service_tier`, `audio`, `web_search`,
+    separated by commas), so that it may have cost more than `cost_nano`."""
 
     attempt_id: str
     request_id: str
@@ -42,6 +44,8 @@ class UsageRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="usage"):
     ms_total: float = 0.0
     ms_first: float | None = None
     cache: str = ""
+    service_tier: str = ""
+    unpriced: str = ""
 
 
 class RejectedCandidate(msgspec.Struct, frozen=True, array_like=True):

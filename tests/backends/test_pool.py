@@ -20,7 +20,7 @@ CALL = Call("chat", "m", {}, True, Timeouts())
 
 
 class FakeReply:
-    model, usage, dropped = "m", None, ()
+    model, usage, dropped, service_tier = "m", None, (), ""
 
     def __init__(self, backend: Fake) -> None:
         self.backend = backend

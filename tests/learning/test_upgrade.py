@@ -15,6 +15,7 @@ from gateway.learning import repository
 from gateway.learning.repository import Given
 from gateway.learning.types import Capture, conversation_of, merge
 from gateway.records import Database
+from gateway.records.schema import SCHEMA_VERSION
 
 MANY = 1000
 # As version 1 made them.
@@ -92,7 +93,7 @@ async def test_rows_of_before_stay_and_are_of_an_unknown_model(old: Old) -> None
     old.write(2, CAPTURE, LABEL)
     database = Database(old.url)
     await database.start()
-    assert old.read("SELECT version FROM schema_version") == [(2,)]
+    assert old.read("SELECT version FROM schema_version") == [(SCHEMA_VERSION,)]
     # A replica that still runs the former version, and one that runs this one.
     old.write(3, CAPTURE, LABEL)
     new = Capture(
@@ -122,7 +123,7 @@ async def test_rows_of_before_stay_and_are_of_an_unknown_model(old: Old) -> None
     again = Database(old.url)
     await again.start()
     await again.aclose()
-    assert old.read("SELECT version FROM schema_version") == [(2,)]
+    assert old.read("SELECT version FROM schema_version") == [(SCHEMA_VERSION,)]
 
 
 async def test_many_workers_may_begin_on_tables_of_before(old: Old) -> None:
@@ -134,7 +135,7 @@ async def test_many_workers_may_begin_on_tables_of_before(old: Old) -> None:
         found, _ = await worker.read(repository.list_labels, None, 10)
         assert [(x.decision_id, x.local_model) for x in found] == [("dec_1", None)]
         await worker.aclose()
-    assert old.read("SELECT version FROM schema_version") == [(2,)]
+    assert old.read("SELECT version FROM schema_version") == [(SCHEMA_VERSION,)]
 
 
 async def test_tables_that_were_not_there_are_made_whole(old: Old) -> None:
