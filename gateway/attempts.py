@@ -24,6 +24,7 @@ from backends.errors import (
 )
 from backends.health import BREAKER_OPEN
 from backends.prices import tier_name
+from backends.rests import RESTING
 from backends.retry import NextCandidate, Progress, Retry, RetryPolicy, next_step
 from backends.tokens import estimate_completion
 from gateway.cache import CachedAnswer, cacheable
@@ -309,7 +310,7 @@ class Caller:
                 here = 0
             except BackendError as error:
                 failed = error
-                if error.code == BREAKER_OPEN:
+                if error.code in (BREAKER_OPEN, RESTING):
                     # Nobody was asked: neither an attempt nor a record.
                     ex.attempts.pop()
                 else:
