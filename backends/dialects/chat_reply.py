@@ -229,8 +229,8 @@ def _why(choice: _Choice) -> ErrorBody:
 class ChatReply:
     """A Reply over one exchange. `choices`: how many were asked for. Fewer are an answer when the
     upstream says that it is done (some engines ignore `n`); without that word the stream was cut.
-    `malformed` counts events that were dropped because they were not JSON, not UTF-8, or not an
-    object."""
+    `calls_end_with_stop`: a `stop` after tool calls is said as `tool_calls`. `malformed` counts
+    events that were dropped because they were not JSON, not UTF-8, or not an object."""
 
     def __init__(
         self,
@@ -238,6 +238,7 @@ class ChatReply:
         operation: Operation,
         *,
         choices: int = 1,
+        calls_end_with_stop: bool = False,
         dropped: tuple[str, ...] = (),
         secrets: tuple[str, ...] = (),
     ) -> None:
@@ -245,6 +246,7 @@ class ChatReply:
         self._exchange = exchange
         self._operation = operation
         self._choices = choices
+        self._calls_end_with_stop = calls_end_with_stop
         self._dropped = dropped
         self._secrets = secrets
         self._model: str | None = None
@@ -253,6 +255,7 @@ class ChatReply:
         self._open: set[int] = set()
         self._seen: set[int] = set()
         self._numbers: dict[int, CallNumbers] = {}
+        self._called: set[int] = set()
 
     @property
     def model(self) -> str | None:
@@ -376,6 +379,29 @@ class ChatReply:
             event.semantic = True
         if calls:
             event.data = self._numbered(data, choices)
+        return self._ended(event, choices) if self._calls_end_with_stop else event
+
+    def _ended(self, event: Event, choices: list[_Choice]) -> Event:
+        """The event, with the finish reason of its choices that made tool calls."""
+        wrong: list[int] = []
+        for at, choice in enumerate(choices):
+            said = choice.delta or choice.message
+            if said is not None and said.tool_calls:
+                self._called.add(choice.index)
+            if choice.finish_reason == "stop" and choice.index in self._called:
+                wrong.append(at)
+        if not wrong:
+            return event
+        try:
+            answer = _decode_any(event.data)
+        except msgspec.DecodeError:
+            # A number out of range, in a field that was passed over above.
+            return event
+        for at in wrong:
+            answer["choices"][at]["finish_reason"] = "tool_calls"
+            if choices[at].index == 0:
+                event.finish = "tool_calls"
+        event.data = msgspec.json.encode(answer)
         return event
 
     def _numbered(self, data: bytes, choices: list[_Choice]) -> bytes:
@@ -441,7 +467,7 @@ class ChatReply:
             event.text_bytes += _length(choice.text) + (_text_bytes(message) if message else 0)
             if choice.index == 0:
                 event.finish = choice.finish_reason
-        return event
+        return self._ended(event, body.choices or []) if self._calls_end_with_stop else event
 
     def _check_choices(self, choices: list[_Choice] | None) -> None:
         if not choices:
