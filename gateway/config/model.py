@@ -230,7 +230,8 @@ class LearningConfig(Section, frozen=True):
     """`capture`: keep the text of scored conversations, so that feedback becomes training rows;
     never that of a request with a residency label which `capture_labels` does not list.
     `capture_orgs`: of these organisations only, empty means all. Rows are deleted after
-    `retention_days`, and the oldest first beyond `max_rows` conversations and as many labels."""
+    `retention_days`, and beyond `max_rows` conversations and as many labels the oldest of the
+    organisations that have the most."""
 
     capture: bool = False
     capture_labels: tuple[str, ...] = ()

@@ -64,6 +64,12 @@ class Old:
         id = f"dec_{number}"
         self.run(*statements, id=id, ts=float(number), conversation=CONVERSATION)
 
+    def indexes(self, table: str) -> list[Any]:
+        engine = sa.create_engine(self.url)
+        found = sa.inspect(engine).get_indexes(table)
+        engine.dispose()
+        return list(found)
+
     def read(self, query: str) -> list[tuple[Any, ...]]:
         engine = sa.create_engine(self.url)
         with engine.connect() as connection:
@@ -116,6 +122,8 @@ async def test_rows_of_before_stay_and_are_of_an_unknown_model(old: Old) -> None
         ("dec_1", "feedback", 1.0, None),
     ]
     assert [line.local_ok for line in merge(found)] == [1.0, 0.5, 0.5, 1.0]
+    by_org = {index["name"] for index in old.indexes("learning_labels")}
+    assert by_org == {"ix_learning_labels_ts", "labels_by_org"}
     # What is deleted is deleted of both.
     gone = await database.write(repository.delete, "acme", None)
     assert (gone.labels, gone.captures) == (4, 4)
