@@ -153,21 +153,17 @@ class Pool:
         await asyncio.gather(*(replica.backend.aclose() for replica in self._replicas))
 
     def _pick(self, model: str) -> _Replica | None:
-        rests = [replica.rests.left(model) for replica in self._replicas]
-        if all(rests):
+        awake = [replica for replica in self._replicas if not replica.rests.left(model)]
+        if not awake:
             raise _Resting(
                 f"the rate limit of {self._name} is still in force",
                 status=429,
                 code=RESTING,
-                retry_after=min(rests),
+                retry_after=min(replica.rests.left(model) for replica in self._replicas),
             )
         if len(self._replicas) == 1:
-            return self._replicas[0]
-        ready = [
-            replica
-            for replica, rest in zip(self._replicas, rests, strict=True)
-            if replica.breaker.ready and not rest
-        ]
+            return awake[0]
+        ready = [replica for replica in awake if replica.breaker.ready]
         # A replica that waits for its probe gets one before the busy ones get more.
         probes = [replica for replica in ready if replica.breaker.state == "half_open"]
         if probes:

@@ -129,7 +129,8 @@ class Price(msgspec.Struct, frozen=True):
     def gaps(self, usage: Usage, tier: str = "") -> tuple[str, ...]:
         """What of a use has no known price, so that it may have cost more than `cost` says:
         `service_tier`, `audio`, `web_search`."""
-        if self.free:
+        special = tier or usage.audio_prompt or usage.audio_completion or usage.searches
+        if not special or self.free:
             return ()
         heard = usage.audio_prompt > 0 and self.audio_input is None
         spoken = usage.audio_completion > 0 and self.audio_output is None
@@ -171,7 +172,9 @@ class Price(msgspec.Struct, frozen=True):
     ) -> int:
         """The most that so many tokens can cost, in nano-USD: every token at its dearest, also
         where a tier that was asked for is not given. `audio`: some of them may be audio."""
-        prices = (self, *self._served(tier, prompt_tokens)) if tier else (self,)
+        if not tier:
+            return self._worst(prompt_tokens, output_tokens, audio=audio)
+        prices = (self, *self._served(tier, prompt_tokens))
         return max(price._worst(prompt_tokens, output_tokens, audio=audio) for price in prices)
 
     def _worst(self, prompt_tokens: int, output_tokens: int, *, audio: bool) -> int:
