@@ -18,8 +18,10 @@ class Usage(msgspec.Struct, frozen=True):
     """Tokens of one upstream attempt.
 
     `prompt` includes `cached` (read from the provider's cache) and `cache_write`;
-    `completion` includes `reasoning`. `estimated` is true when the upstream reported nothing
-    believable and the numbers were counted here.
+    `completion` includes `reasoning`; `audio_prompt` and `audio_completion` are the parts of both
+    that are audio. `searches`: searches of the web, or sources read, that the upstream counts, and
+    charges, beside its tokens. `estimated` is true when the upstream reported nothing believable
+    and the numbers were counted here.
     """
 
     prompt: int = 0
@@ -28,6 +30,9 @@ class Usage(msgspec.Struct, frozen=True):
     cache_write: int = 0
     reasoning: int = 0
     estimated: bool = False
+    audio_prompt: int = 0
+    audio_completion: int = 0
+    searches: int = 0
 
 
 class Timeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -94,6 +99,11 @@ class Reply(Protocol):
     @property
     def usage(self) -> Usage | None:
         """The last usage the upstream reported; None when it reported none."""
+        ...
+
+    @property
+    def service_tier(self) -> str:
+        """The tier in which the upstream says it served the call; empty when it says nothing."""
         ...
 
     @property

@@ -15,15 +15,16 @@ from backends.errors import (
     ContextTooLong,
     FatalError,
     Overloaded,
+    RateLimited,
     UpstreamModelMissing,
 )
 from backends.failures import Failures
 from backends.health import BREAKER_OPEN, Breaker, BreakerSettings, BreakerState
+from backends.rests import RESTING, Rests
 
 __all__ = ["Pool", "PoolSettings", "ReplicaState"]
 
-# The request's own fault: the replica is well. A rate limit counts as a failure, because a replica
-# that refuses call after call should be left alone for a while.
+# The request's own fault: the replica is well. So it is with a rate limit, which its `Rests` keep.
 _NOT_ILL = (FatalError, ContextTooLong, UpstreamModelMissing, ChoicesMissing)
 _DECAY = 0.2
 
@@ -36,19 +37,24 @@ class PoolSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ReplicaState(msgspec.Struct, frozen=True):
-    """`latency`: seconds to the first semantic event, an exponential mean; None before any."""
+    """`latency`: seconds to the first semantic event, an exponential mean; None before any.
+    `rests`: by upstream model, the seconds for which a rate limit keeps it from being asked."""
 
     replica: str
     in_flight: int
     latency: float | None
     breaker: BreakerState
+    rests: dict[str, float] = {}
 
 
 class _Replica:
-    def __init__(self, name: str, backend: Backend, breaker: Breaker, failures: Failures) -> None:
+    def __init__(
+        self, name: str, backend: Backend, breaker: Breaker, failures: Failures, rests: Rests
+    ) -> None:
         self.name = name
         self.backend = backend
         self.breaker = breaker
+        self.rests = rests
         self._failures = failures
         self.in_flight = 0
         self.latency: float | None = None
@@ -60,6 +66,11 @@ class _Replica:
         self.breaker.success(ticket)
         if self._failures.left_alone:
             self._failures.succeeded()
+
+    def limited(self, ticket: int, model: str, error: RateLimited) -> None:
+        self.succeeded(ticket)
+        self.rests.refused(model, error.retry_after)
+        self._failures.failed(error)
 
     def failed(self, ticket: int, error: BackendError) -> None:
         self.breaker.failure(ticket)
@@ -74,7 +85,9 @@ class Pool:
     """A Backend that picks, of two random replicas, the one with less to do.
 
     `replicas` maps a label (shown to operators) to a Backend. A replica whose breaker is open is
-    not asked; with all of them open, `open` raises Overloaded at once. `clock` is monotonic.
+    not asked; with all of them open, `open` raises Overloaded at once. So it is with the model of a
+    call that is over a replica's rate limit: RateLimited, with the seconds until it is not.
+    `clock` is monotonic.
     """
 
     def __init__(
@@ -94,7 +107,7 @@ class Pool:
     def _replica(self, name: str, backend: Backend, settings: PoolSettings) -> _Replica:
         breaker = Breaker(self._clock, settings.breaker)
         failures = Failures(settings.name, name, breaker, self._clock)
-        return _Replica(name, backend, breaker, failures)
+        return _Replica(name, backend, breaker, failures, Rests(self._clock))
 
     @property
     def name(self) -> str:
@@ -112,15 +125,16 @@ class Pool:
 
     def snapshot(self) -> list[ReplicaState]:
         return [
-            ReplicaState(r.name, r.in_flight, r.latency, r.breaker.state) for r in self._replicas
+            ReplicaState(r.name, r.in_flight, r.latency, r.breaker.state, r.rests.now())
+            for r in self._replicas
         ]
 
     async def open(self, call: Call) -> Reply:
-        replica = self._pick()
+        replica = self._pick(call.model)
         ticket = replica.breaker.allow() if replica is not None else 0
         if replica is None or not ticket:
             raise Overloaded(f"no replica of {self._name} is healthy", code=BREAKER_OPEN)
-        watch = _Watch(replica, ticket, self._clock)
+        watch = _Watch(replica, ticket, call.model, self._clock)
         try:
             return _PoolReply(await replica.backend.open(call), watch)
         except BackendError as exc:
@@ -138,10 +152,18 @@ class Pool:
     async def aclose(self) -> None:
         await asyncio.gather(*(replica.backend.aclose() for replica in self._replicas))
 
-    def _pick(self) -> _Replica | None:
+    def _pick(self, model: str) -> _Replica | None:
+        awake = [replica for replica in self._replicas if not replica.rests.left(model)]
+        if not awake:
+            raise _Resting(
+                f"the rate limit of {self._name} is still in force",
+                status=429,
+                code=RESTING,
+                retry_after=min(replica.rests.left(model) for replica in self._replicas),
+            )
         if len(self._replicas) == 1:
-            return self._replicas[0]
-        ready = [replica for replica in self._replicas if replica.breaker.ready]
+            return awake[0]
+        ready = [replica for replica in awake if replica.breaker.ready]
         # A replica that waits for its probe gets one before the busy ones get more.
         probes = [replica for replica in ready if replica.breaker.state == "half_open"]
         if probes:
@@ -154,14 +176,21 @@ class Pool:
         return self._random.sample(ready, 2)
 
 
+class _Resting(RateLimited):
+    sends = 0
+
+
 class _Watch:
     """One call's report to its replica, made exactly once."""
 
-    __slots__ = ("_clock", "_open", "_replica", "_started", "_ticket", "_timed")
+    __slots__ = ("_clock", "_model", "_open", "_replica", "_started", "_ticket", "_timed")
 
-    def __init__(self, replica: _Replica, ticket: int, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, replica: _Replica, ticket: int, model: str, clock: Callable[[], float]
+    ) -> None:
         self._replica = replica
         self._ticket = ticket
+        self._model = model
         self._clock = clock
         self._started = clock()
         self._open = True
@@ -175,11 +204,14 @@ class _Watch:
 
     def succeeded(self) -> None:
         if self._end():
+            self._replica.rests.answered(self._model)
             self._replica.succeeded(self._ticket)
 
     def failed(self, error: BackendError) -> None:
         if self._end():
-            if isinstance(error, _NOT_ILL):
+            if isinstance(error, RateLimited):
+                self._replica.limited(self._ticket, self._model, error)
+            elif isinstance(error, _NOT_ILL):
                 self._replica.succeeded(self._ticket)
             else:
                 self._replica.failed(self._ticket, error)
@@ -210,6 +242,10 @@ class _PoolReply:
     @property
     def usage(self) -> Usage | None:
         return self._reply.usage
+
+    @property
+    def service_tier(self) -> str:
+        return self._reply.service_tier
 
     @property
     def dropped(self) -> tuple[str, ...]:

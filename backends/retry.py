@@ -8,6 +8,7 @@ import msgspec
 
 from backends.errors import BackendError, FatalError, RetryableError
 from backends.health import BREAKER_OPEN
+from backends.rests import RESTING
 
 __all__ = ["Fail", "NextCandidate", "Progress", "Retry", "RetryBudget", "RetryPolicy", "next_step"]
 
@@ -105,8 +106,9 @@ def next_step(
     when there is no other; what may spill goes to the next candidate; what is fatal fails.
     A broken stream counts as spillable: call this only before the answer is committed.
     A Retry takes a token of `budget`; moving on takes none, because the candidate that failed is
-    kept from further harm by its breaker. A candidate whose breaker is open was not even asked:
-    do not count it in `progress`.
+    kept from further harm by its breaker or by what its rate limit says. A candidate whose breaker
+    is open, or whose rate limit is still in force, was not even asked: do not count it in the
+    `total` of `progress`.
     """
     if isinstance(error, FatalError):
         return Fail("fatal")
@@ -133,6 +135,8 @@ def _retry_delay(
         return None
     wait = error.retry_after or 0.0
     if wait > policy.patience:
+        return None
+    if error.code == RESTING and (progress.candidates_left or progress.here > policy.attempts):
         return None
     # With others left, the last attempt is theirs.
     if progress.candidates_left and (progress.here >= 2 or policy.attempts - progress.total < 2):

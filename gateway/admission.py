@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from backends.prices import tier_name
 from gateway.auth import AuthError, AuthUnavailable, Principal, TermsUnreadable
 from gateway.catalog import UnknownModel
 from gateway.errors import (
@@ -78,6 +79,7 @@ async def admit(
         allowed=principal.allow,
         max_cost=inbound.controls.max_cost,
         budget_share_left=runtime.catalog.share_left(principal),
+        service_tier=tier_name(inbound.body.get("service_tier")),
     )
     candidates = runtime.catalog.candidates(need)
     listed = labels.intersection(base.labels)
@@ -252,6 +254,11 @@ def refuse_if_empty(ex: Exchange) -> None:
     """Raises the GatewayError for a request that no candidate may serve."""
     if ex.decision is not None and ex.decision.refusal is not None:
         raise refusal(ex.decision, ex.inbound)
+
+
+def refusal_code(decision: Decision, inbound: Inbound) -> str | None:
+    """The code of the error that a client gets; None for a decision that is not refused."""
+    return None if decision.refusal is None else refusal(decision, inbound).code
 
 
 def refusal(decision: Decision, inbound: Inbound) -> GatewayError:

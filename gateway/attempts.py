@@ -23,6 +23,8 @@ from backends.errors import (
     UpstreamTimeout,
 )
 from backends.health import BREAKER_OPEN
+from backends.prices import tier_name
+from backends.rests import RESTING
 from backends.retry import NextCandidate, Progress, Retry, RetryPolicy, next_step
 from backends.tokens import estimate_completion
 from gateway.cache import CachedAnswer, cacheable
@@ -137,11 +139,27 @@ class Opened:
         attempt.outcome = "ok"
         attempt.model = self._reply.model
         attempt.usage = self._reply.usage or self.estimate()
-        attempt.cost = self._runtime.catalog.cost(attempt)
+        self._take_tier()
+        self._runtime.catalog.bill(attempt)
+
+    def take_usage(self) -> None:
+        """Of an answer that does not come to its end."""
+        self.attempt.usage = self.used()
+        self._take_tier()
+
+    def _take_tier(self) -> None:
+        said = self._reply.service_tier
+        if not said:
+            return
+        tier, catalog = tier_name(said), self._runtime.catalog
+        target = catalog.target(self.attempt.candidate)
+        if not catalog.asked_tier(target, self._ex.need):
+            catalog.note_tier(target, tier)
+        self.attempt.service_tier = tier
 
     def fail(self, error: BackendError) -> None:
         """The answer broke after it had begun."""
-        self.attempt.usage = self.used()
+        self.take_usage()
         close(self._runtime, self.attempt, error)
 
     @property
@@ -190,8 +208,8 @@ class Opened:
         if self.attempt.outcome == "open":
             self.attempt.outcome = "cancelled"
             self.attempt.ended = perf_counter()
-            self.attempt.usage = self.used()
-            self.attempt.cost = self._runtime.catalog.cost(self.attempt)
+            self.take_usage()
+            self._runtime.catalog.bill(self.attempt)
 
 
 class _Choice(msgspec.Struct):
@@ -244,13 +262,18 @@ def _sends(ex: Exchange) -> int:
     return sum(a.error.sends if a.error is not None else 1 for a in ex.attempts)
 
 
+def _beside(ex: Exchange) -> tuple[str, ...]:
+    """What the request asks for that costs more than usual tokens do."""
+    searches = ("web_search",) if ex.inbound.body.get("web_search_options") is not None else ()
+    return ("audio", *searches) if "audio" in ex.need.capabilities else searches
+
+
 def close(runtime: Runtime, attempt: Attempt, error: BackendError) -> None:
     """Book a failed attempt at its own cost."""
     attempt.ended = perf_counter()
     attempt.outcome = "error"
     attempt.error = error
-    if attempt.usage is not None:
-        attempt.cost = runtime.catalog.cost(attempt)
+    runtime.catalog.bill(attempt)
 
 
 class Caller:
@@ -287,7 +310,7 @@ class Caller:
                 here = 0
             except BackendError as error:
                 failed = error
-                if error.code == BREAKER_OPEN:
+                if error.code in (BREAKER_OPEN, RESTING):
                     # Nobody was asked: neither an attempt nor a record.
                     ex.attempts.pop()
                 else:
@@ -308,6 +331,9 @@ class Caller:
 
     def _attempt(self, ex: Exchange, candidate: Candidate) -> Attempt:
         attempt = Attempt(new_id("att_"), len(ex.attempts) + 1, candidate, perf_counter())
+        catalog = self._runtime.catalog
+        attempt.service_tier = catalog.asked_tier(catalog.target(candidate), ex.need)
+        attempt.beside = _beside(ex)
         ex.attempts.append(attempt)
         if self._runtime.telemetry.tracing:
             attempt.span = self._runtime.telemetry.span(self._span(ex, attempt))
@@ -357,7 +383,7 @@ class Caller:
         try:
             await opened.begin()
         except BackendError:
-            attempt.usage = opened.used()
+            opened.take_usage()
             await reply.aclose()
             raise
         except BaseException:
@@ -385,7 +411,7 @@ class Caller:
         attempt.outcome = "cancelled"
         attempt.ended = perf_counter()
         attempt.usage = Usage(prompt=ex.need.prompt_tokens, estimated=True)
-        attempt.cost = self._runtime.catalog.cost(attempt)
+        self._runtime.catalog.bill(attempt)
 
     def _next(self, ex: Exchange, at: int, error: BackendError) -> int | None:
         """The next candidate worth asking after this error: after a context that was too long,

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from backends.base import Backend, Timeouts
+from backends.base import Backend, Timeouts, Usage
 from backends.pool import ReplicaState
 from backends.prices import Price, gpu_second_cost
 from backends.profiles import Profile
@@ -37,7 +37,8 @@ class Pooled(Backend, Protocol):
 @dataclass(frozen=True, slots=True)
 class Target:
     """One model of one backend. `upstream` is the provider's name for it. `address`: host and port
-    of the backend, `("", None)` where it has several or none."""
+    of the backend, `("", None)` where it has several or none. `sends_tier`: its API is told which
+    service tier a client asks for."""
 
     backend: Pooled
     name: str
@@ -54,6 +55,7 @@ class Target:
     order: int
     stand_in: bool
     address: tuple[str, int | None]
+    sends_tier: bool
 
     @property
     def id(self) -> str:
@@ -61,8 +63,9 @@ class Target:
 
 
 class Catalog:
-    """Immutable but for health, for the last known share of each budget, and for `cards`, the
-    model cards by candidate id: they come with the router's artefact and change with it.
+    """Immutable but for health, for the last known share of each budget, for the service tier that
+    each target serves those in who ask for none, and for `cards`, the model cards by candidate id:
+    they come with the router's artefact and change with it.
 
     `aliases` map a client's model name to `auto`, `auto:POLICY` or `backend/model`.
     """
@@ -85,6 +88,7 @@ class Catalog:
         for target in targets:
             self._by_model.setdefault(target.model, target)
         self._shares: dict[str, float] = {}
+        self._usual_tiers: dict[str, str] = {}
 
     def resolve(self, model: str) -> tuple[str | None, str | None]:
         """(policy, explicit): at most one is set; both None means `auto`. An alias wins over a
@@ -109,7 +113,10 @@ class Catalog:
             if need.explicit is not None and t.id != need.explicit:
                 continue
             output = (need.output_tokens or t.profile.max_output) * need.choices
-            cost = t.price.worst_cost(need.prompt_tokens, output)
+            tier = self.asked_tier(t, need) or self._usual_tiers.get(t.id, "")
+            cost = t.price.worst_cost(
+                need.prompt_tokens, output, tier, audio="audio" in need.capabilities
+            )
             if t.gpu_second:
                 cost += gpu_second_cost(t.timeouts.total, t.gpu_second)
             found.append(
@@ -147,15 +154,34 @@ class Catalog:
         dearest = max(self.targets, key=lambda t: t.price.input, default=None)
         return dearest.upstream if dearest is not None else ""
 
-    def cost(self, attempt: Attempt) -> int:
-        """What an attempt cost, in nano-USD: tokens at the list price plus time on our GPU."""
-        if attempt.usage is None:
-            return 0
+    def asked_tier(self, target: Target, need: Need) -> str:
+        """The service tier that a call asks a target for; empty for the usual one."""
+        return need.service_tier if target.sends_tier else ""
+
+    def note_tier(self, target: Target, tier: str) -> None:
+        """The tier in which a call was served that asked for none: the provider's own setting, so
+        that the next one has to be reserved for it."""
+        if tier:
+            self._usual_tiers[target.id] = tier
+        else:
+            self._usual_tiers.pop(target.id, None)
+
+    def bill(self, attempt: Attempt) -> None:
+        """Set what an attempt cost, in nano-USD (tokens at the price of its service tier plus time
+        on our GPU), and what of it has no known price."""
+        usage = attempt.usage
+        if usage is None:
+            return
         target = self._by_id[attempt.candidate.id]
-        cost = target.price.cost(attempt.usage)
+        price = target.price
+        missing: tuple[str, ...] = ()
+        if attempt.beside and not price.free:
+            usage, missing = _beside(usage, attempt.beside, price)
+        gaps = price.gaps(usage, attempt.service_tier)
+        attempt.unpriced = tuple(dict.fromkeys((*gaps, *missing)))
+        attempt.cost = price.cost(usage, attempt.service_tier)
         if target.gpu_second and attempt.ended is not None:
-            cost += gpu_second_cost(attempt.ended - attempt.started, target.gpu_second)
-        return cost
+            attempt.cost += gpu_second_cost(attempt.ended - attempt.started, target.gpu_second)
 
     def share_left(self, principal: Principal) -> float | None:
         """The last known share left of the principal's tightest budget, in [0, 1]; None without a
@@ -232,6 +258,15 @@ class Catalog:
     async def aclose(self) -> None:
         for backend in {id(t.backend): t.backend for t in self.targets}.values():
             await backend.aclose()
+
+
+def _beside(usage: Usage, asked: tuple[str, ...], price: Price) -> tuple[Usage, tuple[str, ...]]:
+    """The usage of a request that asked for more than usual tokens, and for what of it there is no
+    price. Audio that an upstream does not count apart is taken to be all of the prompt."""
+    missing = ["web_search"] if "web_search" in asked else []
+    if "audio" in asked and not (usage.audio_prompt or usage.audio_completion):
+        usage = msgspec.structs.replace(usage, audio_prompt=usage.prompt)
+    return usage, tuple(missing)
 
 
 def _row(name: str, owner: str, **facts: Any) -> dict[str, Any]:

@@ -364,7 +364,14 @@ def _target(
         order=order,
         stand_in=backend.stand_in,
         address=_address(pool.replicas),
+        sends_tier=_sends_tier(backend.provider),
     )
+
+
+def _sends_tier(provider: str) -> bool:
+    """Whether a client's service tier reaches the provider's API."""
+    row = load_providers().get(provider, _LOCAL_PROVIDER)
+    return row.dialect == "chat" and "service_tier" not in row.quirks.drop_fields
 
 
 def _address(replicas: tuple[str, ...]) -> tuple[str, int | None]:

@@ -61,6 +61,31 @@ def _backends(config: Config) -> Iterable[str]:
                 )
 
 
+def _uncapped(config: Config, name: str, policy: Policy) -> Iterable[str]:
+    """The keys under a policy whose share of the strong tier is capped for `auto` alone, and whose
+    spending nothing bounds."""
+    if policy.key_share >= 1:
+        return
+    strong = [
+        f"{backend}/{model}"
+        for backend, settings in config.backends.items()
+        for model in settings.models
+        if settings.tier == policy.strong_tier
+    ]
+    found = [
+        f"keys[{at}]"
+        for at, key in enumerate(config.keys)
+        if (key.policy or config.policy.default) == name
+        and key.budget_usd is None
+        and any(not key.allow or any(matches(p, m) for p in key.allow) for m in strong)
+    ]
+    if found:
+        yield (
+            f"policies.{name}.key_share: bounds requests that leave the choice, and none that "
+            f"names a model; {', '.join(found)} may name one of {policy.strong_tier} unbudgeted"
+        )
+
+
 def _keys(config: Config) -> Iterable[str]:
     if not config.keys:
         yield (
@@ -70,6 +95,8 @@ def _keys(config: Config) -> Iterable[str]:
     served = [
         f"{name}/{model}" for name, backend in config.backends.items() for model in backend.models
     ]
+    for name, policy in config.policies.items():
+        yield from _uncapped(config, name, policy)
     labels = {label for policy in config.policies.values() for label in policy.labels}
     for at, key in enumerate(config.keys):
         for pattern in key.allow:

@@ -23,7 +23,9 @@ _NO_USAGE = Usage()
 @dataclass(slots=True)
 class Attempt:
     """One try at one candidate. Times are `perf_counter` seconds, `cost` nano-USD. `finish`: the
-    finish reason of the first choice."""
+    finish reason of the first choice. `service_tier`: the one that was asked for, then the one
+    that the upstream says it served in. `beside`: what the request asks for that costs more than
+    usual tokens do, `audio` or `web_search`. `unpriced`: for what of it no price is known."""
 
     id: str
     number: int
@@ -38,6 +40,9 @@ class Attempt:
     usage: Usage | None = None
     text_bytes: int = 0
     cost: int = 0
+    service_tier: str = ""
+    beside: tuple[str, ...] = ()
+    unpriced: tuple[str, ...] = ()
     connected: bool = False
     span: Span = NO_SPAN
 
@@ -55,6 +60,8 @@ class Attempt:
             "reasoning_tokens": used.reasoning,
             "estimated": used.estimated,
             "cost_nano": self.cost,
+            "service_tier": self.service_tier,
+            "unpriced": ",".join(self.unpriced),
             "ms_total": (ended - self.started) * 1000,
             "ms_first": None if first is None else (first - self.started) * 1000,
         }

@@ -13,8 +13,9 @@ import resource
 import secrets
 import signal
 import socket
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,7 +23,6 @@ from typing import Any, NoReturn
 import msgspec
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors.multiprocess import Multiprocess
 
 from backends.local.engine import Engine, EngineError, EngineSettings, tiny_model_path
 from gateway.auth import admin_token, hash_key
@@ -34,6 +34,7 @@ from gateway.keeper import Child, Keeper
 from gateway.policies import check_names
 from gateway.protocol import Protocol
 from gateway.records import Database, RecordsError
+from gateway.reload import Supervisor, check_fixed
 from gateway.store.embedded import EmbeddedStore
 from gateway.store.errors import StoreError
 from gateway.worker import application
@@ -179,14 +180,27 @@ def server_config(resolved: Resolved) -> uvicorn.Config:
     )
 
 
-def serve(resolved: Resolved, sock: socket.socket) -> int:
+def renewed(running: Resolved, read: Callable[[], Config]) -> Resolved:
+    """What workers need by the configuration as it is now. Raises ConfigError for one that is not
+    valid, or changes what the parent process holds."""
+    config = with_secrets(read())
+    check_fixed(running.config, config)
+    verify(config)
+    for doubt in doubts(config):
+        log.warning("%s", doubt)
+    asyncio.run(_open_records(config, running.database_url))
+    return msgspec.structs.replace(running, config=config)
+
+
+def serve(resolved: Resolved, sock: socket.socket, read: Callable[[], Config]) -> int:
     """Serve until SIGTERM or SIGINT. Open streams are given `server.drain` seconds. A start that
-    fails ends it too: 0 is returned, or the process exits with 0, only after it has served."""
+    fails ends it too: 0 is returned, or the process exits with 0, only after it has served.
+    `read` gives the configuration as it is at a SIGHUP. Raises ConfigError from it alone."""
     allow_files()
     config = server_config(resolved)
     if resolved.config.server.workers == 1:
         return serve_here(config, sock)
-    supervisor = Multiprocess(config, sockets=[sock])
+    supervisor = Supervisor(config, [sock], lambda: server_config(renewed(resolved, read)))
     supervisor.run()
     failed = any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes)
     return STARTUP_FAILURE if failed else 0
@@ -212,12 +226,29 @@ def serve_here(config: uvicorn.Config, sock: socket.socket) -> int:
     # Not ignored while the event loop may still wait for something: uvicorn's own handler is gone
     # once it has stopped, and it raises the signal again then.
     signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGHUP, _hangup(sys.stdin is not None and sys.stdin.isatty()))
     try:
         server.run(sockets=[sock])
     finally:
         # The store and the engines that were started for it must still be stopped.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     return 0 if server.started else STARTUP_FAILURE
+
+
+def _hangup(terminal: bool) -> Callable[..., None]:
+    """What one worker does at a SIGHUP: that of a terminal which is gone ends it, as SIGTERM does.
+    There is nobody to serve while it would be replaced."""
+
+    def handle(*_: Any) -> None:
+        if terminal:
+            signal.raise_signal(signal.SIGTERM)
+        else:
+            log.warning(
+                "SIGHUP: one worker cannot be replaced; restart it to read the configuration"
+            )
+
+    return handle
 
 
 class Background:

@@ -13,6 +13,7 @@ from collections.abc import Coroutine
 from time import perf_counter
 from typing import Any
 
+from gateway.admission import refusal_code
 from gateway.cache import CachedAnswer
 from gateway.errors import GatewayError
 from gateway.exchange import Attempt, Exchange
@@ -39,6 +40,7 @@ class Settler:
         self._ledger = runtime.ledger
         self._tasks: set[asyncio.Task[None]] = set()
         self._held: dict[str, str] = {}
+        self._told_unpriced: set[tuple[str, tuple[str, ...]]] = set()
 
     @property
     def pending(self) -> int:
@@ -218,7 +220,7 @@ class Settler:
                 [RejectedCandidate(r.candidate, r.filter, r.reason) for r in decision.rejected]
             ),
             reason="cache" if ex.cache == "hit" else decision.reason,
-            refusal=refusal or decision.refusal,
+            refusal=refusal or refusal_code(decision, ex.inbound),
             p_local_ok=score.p_local_ok if score else None,
             p_frontier_ok=score.p_frontier_ok if score else None,
             confidence=score.confidence if score else None,
@@ -308,6 +310,20 @@ class Settler:
             facts = attempt.facts(ex.inbound.operation, provider, stream=ex.inbound.stream)
             telemetry.attempt(facts)
             attempt.span.end(facts)
+            if attempt.unpriced:
+                self._tell_unpriced(attempt)
+
+    def _tell_unpriced(self, attempt: Attempt) -> None:
+        """In the log, once for each model and kind; each usage record says so."""
+        known = (attempt.candidate.id, attempt.unpriced)
+        if known in self._told_unpriced:
+            return
+        self._told_unpriced.add(known)
+        tier = f" ({attempt.service_tier})" if "service_tier" in attempt.unpriced else ""
+        log.warning(
+            "%s: no price is known for %s%s; such calls may cost more than is booked for them",
+            *(attempt.candidate.id, ", ".join(attempt.unpriced), tier),
+        )
 
     def observe_refusal(self, operation: str, error: GatewayError, seconds: float) -> None:
         self._runtime.telemetry.request(

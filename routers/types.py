@@ -98,6 +98,8 @@ class Need(msgspec.Struct, frozen=True):
     `allowed`: patterns (`backend/model`, with `*`) that the key may use; empty means all.
     `max_cost`: nano-USD for this request, from the client. `budget_left`: nano-USD in the
     tightest scope, None without a budget. `budget_share_left` in [0, 1] of the tightest scope.
+    `service_tier`: the tier of service that the client asks for, as prices are named by it; empty
+    for the usual one.
     """
 
     operation: Operation = "chat"
@@ -111,6 +113,7 @@ class Need(msgspec.Struct, frozen=True):
     max_cost: int | None = None
     budget_left: int | None = None
     budget_share_left: float | None = None
+    service_tier: str = ""
 
 
 class Requirement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -70,6 +70,7 @@ class ChatBackend:
             exchange,
             call.operation,
             choices=choices_asked(body),
+            calls_end_with_stop=self._settings.quirks.calls_end_with_stop,
             dropped=dropped,
             secrets=self._secrets,
         )

@@ -64,12 +64,14 @@ class _Chunk(msgspec.Struct):
     model: str | None = None
     object: str | None = None
     data: msgspec.Raw = msgspec.Raw()
+    service_tier: Any = None
 
 
 class _Details(msgspec.Struct):
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
+    audio_tokens: int | None = None
 
 
 class _Usage(msgspec.Struct):
@@ -78,6 +80,7 @@ class _Usage(msgspec.Struct):
     total_tokens: Any = None
     prompt_tokens_details: _Details | None = None
     completion_tokens_details: _Details | None = None
+    num_sources_used: Any = None  # xAI's live search
 
 
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
@@ -106,11 +109,16 @@ def read_usage(raw: bytes) -> Usage | None:
     completion = generated(prompt, stated, usage.total_tokens)
     cached, written = read.cached_tokens or 0, read.cache_write_tokens or 0
     reasoning = max(made.reasoning_tokens or 0, completion - stated)
+    heard = min(max(read.audio_tokens or 0, 0), prompt)
+    spoken = min(max(made.audio_tokens or 0, 0), completion)
+    searches = usage.num_sources_used if type(usage.num_sources_used) is int else 0
     if not (0 <= prompt <= MAX_TOKENS and 0 <= completion <= MAX_TOKENS):
         return None
     if min(cached, written, reasoning) < 0 or cached + written > prompt or reasoning > completion:
         return None
-    return Usage(prompt, completion, cached, written, reasoning)
+    return Usage(
+        prompt, completion, cached, written, reasoning, False, heard, spoken, max(searches, 0)
+    )
 
 
 def _length(text: str | None) -> int:
@@ -186,6 +194,7 @@ def _loose(data: bytes) -> _Chunk | None:
         usage=msgspec.Raw(json.dumps(value.get("usage")).encode()),
         error=value.get("error"),
         model=_str(value.get("model")),
+        service_tier=value.get("service_tier"),
         object=_str(value.get("object")),
         data=msgspec.Raw(b"[]" if isinstance(value.get("data"), list) else b""),
     )
@@ -220,8 +229,8 @@ def _why(choice: _Choice) -> ErrorBody:
 class ChatReply:
     """A Reply over one exchange. `choices`: how many were asked for. Fewer are an answer when the
     upstream says that it is done (some engines ignore `n`); without that word the stream was cut.
-    `malformed` counts events that were dropped because they were not JSON, not UTF-8, or not an
-    object."""
+    `calls_end_with_stop`: a `stop` after tool calls is said as `tool_calls`. `malformed` counts
+    events that were dropped because they were not JSON, not UTF-8, or not an object."""
 
     def __init__(
         self,
@@ -229,6 +238,7 @@ class ChatReply:
         operation: Operation,
         *,
         choices: int = 1,
+        calls_end_with_stop: bool = False,
         dropped: tuple[str, ...] = (),
         secrets: tuple[str, ...] = (),
     ) -> None:
@@ -236,13 +246,16 @@ class ChatReply:
         self._exchange = exchange
         self._operation = operation
         self._choices = choices
+        self._calls_end_with_stop = calls_end_with_stop
         self._dropped = dropped
         self._secrets = secrets
         self._model: str | None = None
         self._usage: Usage | None = None
+        self._service_tier: Any = None
         self._open: set[int] = set()
         self._seen: set[int] = set()
         self._numbers: dict[int, CallNumbers] = {}
+        self._called: set[int] = set()
 
     @property
     def model(self) -> str | None:
@@ -251,6 +264,10 @@ class ChatReply:
     @property
     def usage(self) -> Usage | None:
         return self._usage
+
+    @property
+    def service_tier(self) -> str:
+        return _str(self._service_tier) or ""
 
     @property
     def dropped(self) -> tuple[str, ...]:
@@ -324,6 +341,8 @@ class ChatReply:
             self._fail(read_error(_decode_loosely(data)))
         if chunk.model:
             self._model = chunk.model
+        if chunk.service_tier:
+            self._service_tier = chunk.service_tier
         stated = len(chunk.usage) > len("null")
         usage = None
         if stated:
@@ -360,6 +379,29 @@ class ChatReply:
             event.semantic = True
         if calls:
             event.data = self._numbered(data, choices)
+        return self._ended(event, choices) if self._calls_end_with_stop else event
+
+    def _ended(self, event: Event, choices: list[_Choice]) -> Event:
+        """The event, with the finish reason of its choices that made tool calls."""
+        wrong: list[int] = []
+        for at, choice in enumerate(choices):
+            said = choice.delta or choice.message
+            if said is not None and said.tool_calls:
+                self._called.add(choice.index)
+            if choice.finish_reason == "stop" and choice.index in self._called:
+                wrong.append(at)
+        if not wrong:
+            return event
+        try:
+            answer = _decode_any(event.data)
+        except msgspec.DecodeError:
+            # A number out of range, in a field that was passed over above.
+            return event
+        for at in wrong:
+            answer["choices"][at]["finish_reason"] = "tool_calls"
+            if choices[at].index == 0:
+                event.finish = "tool_calls"
+        event.data = msgspec.json.encode(answer)
         return event
 
     def _numbered(self, data: bytes, choices: list[_Choice]) -> bytes:
@@ -412,6 +454,7 @@ class ChatReply:
         if body.error or body.object == "error":
             raise self._body_error(read_error(_decode_loosely(data)))
         self._model = body.model
+        self._service_tier = body.service_tier
         self._usage = read_usage(bytes(body.usage)) if len(body.usage) else None
         event = Event(data, semantic=True, usage=self._usage)
         if self._operation == "embeddings":
@@ -424,7 +467,7 @@ class ChatReply:
             event.text_bytes += _length(choice.text) + (_text_bytes(message) if message else 0)
             if choice.index == 0:
                 event.finish = choice.finish_reason
-        return event
+        return self._ended(event, body.choices or []) if self._calls_end_with_stop else event
 
     def _check_choices(self, choices: list[_Choice] | None) -> None:
         if not choices:

@@ -55,7 +55,8 @@ class Quirks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `developer_role`: whether it knows the role; else such messages go out as `system`.
     `tool_id_chars`: the one length of the ids of tool calls that it takes, letters and digits
     only; 0 for any id. `signed_calls`: patterns of models that refuse a tool call of the turn in
-    hand which carries no signature of Google's.
+    hand which carries no signature of Google's. `calls_end_with_stop`: an answer of tool calls may
+    have the finish reason `stop`, where OpenAI's says `tool_calls`.
     """
 
     drop_fields: tuple[str, ...] = ()
@@ -67,6 +68,7 @@ class Quirks(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     developer_role: bool = True
     tool_id_chars: int = 0
     signed_calls: tuple[str, ...] = ()
+    calls_end_with_stop: bool = False
 
 
 def encode_call(call: Call, quirks: Quirks) -> tuple[dict[str, Any], tuple[str, ...]]:

@@ -16,7 +16,7 @@ from backends.dialects.exchange import (
     header_pairs,
     open_exchange,
 )
-from backends.dialects.messages_answer import decode_answer
+from backends.dialects.messages_answer import decode_answer, service_tier_of
 from backends.dialects.messages_request import Encoded, Target, encode_request
 from backends.dialects.messages_stream import ERROR_STATUS, StreamDecoder
 from backends.dialects.refusals import Refusal, error_for, read_error, secrets_of
@@ -143,6 +143,7 @@ class MessagesReply:
         self._secrets = secrets
         self._model: str | None = None
         self._usage: Usage | None = None
+        self._service_tier = ""
         self._decoder = StreamDecoder(json_tool=request.json_tool)
 
     @property
@@ -152,6 +153,10 @@ class MessagesReply:
     @property
     def usage(self) -> Usage | None:
         return self._decoder.usage if self._exchange.stream else self._usage
+
+    @property
+    def service_tier(self) -> str:
+        return self._decoder.service_tier if self._exchange.stream else self._service_tier
 
     @property
     def dropped(self) -> tuple[str, ...]:
@@ -225,6 +230,7 @@ class MessagesReply:
         answer = decode_answer(body, created=self._created, json_tool=self._request.json_tool)
         self._model = answer.model or None
         self._usage = answer.usage
+        self._service_tier = service_tier_of(body.get("usage"))
         completion = chat_answer.encode_answer(answer, legacy=self._request.legacy)
         return Event(
             _encode(completion),

@@ -64,6 +64,10 @@ def merge_counts(counts: dict[str, int], usage: object) -> bool:
         thinking = details.get("thinking_tokens")
         if type(thinking) is int and 0 <= thinking <= _MOST_TOKENS:
             counts["thinking_tokens"] = thinking
+    tools = usage.get("server_tool_use")
+    searches = tools.get("web_search_requests") if isinstance(tools, dict) else None
+    if type(searches) is int and 0 <= searches <= _MOST_TOKENS:
+        counts["searches"] = searches
     return True
 
 
@@ -97,7 +101,13 @@ def usage_of(counts: dict[str, int]) -> Usage | None:
         cached=cached,
         cache_write=write,
         reasoning=min(counts.get("thinking_tokens", 0), completion),
+        searches=counts.get("searches", 0),
     )
+
+
+def service_tier_of(usage: object) -> str:
+    """The tier that a usage object names; empty when it names none."""
+    return _text(usage.get("service_tier")) if isinstance(usage, dict) else ""
 
 
 def decode_usage(usage: object) -> Usage | None:

@@ -8,7 +8,12 @@ import msgspec
 
 from backends.base import Usage
 from backends.dialects import ir
-from backends.dialects.messages_answer import decode_stop, merge_counts, usage_of
+from backends.dialects.messages_answer import (
+    decode_stop,
+    merge_counts,
+    service_tier_of,
+    usage_of,
+)
 from backends.dialects.messages_request import JSON_TOOL
 from backends.errors import StreamFailed, StreamTruncated, UpstreamProtocolError
 
@@ -70,6 +75,7 @@ class StreamDecoder:
         self._started = False
         self.done = False
         self.malformed = 0
+        self.service_tier = ""
         self.error: Any = None
 
     @property
@@ -112,6 +118,7 @@ class StreamDecoder:
             return []
         self._started = True
         self._believable = merge_counts(self._counts, message.get("usage"))
+        self.service_tier = service_tier_of(message.get("usage"))
         answer_id, model = message.get("id"), message.get("model")
         return [
             ir.Start(
@@ -209,6 +216,7 @@ class StreamDecoder:
                 self._extras["stop_details"] = delta["stop_details"]
         if not merge_counts(self._counts, event.get("usage")):
             self._believable = False
+        self.service_tier = service_tier_of(event.get("usage")) or self.service_tier
         return []
 
     def _message_stop(self, event: dict[str, Any]) -> list[ir.Delta]:

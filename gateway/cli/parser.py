@@ -111,9 +111,7 @@ def _inspecting(commands: _Commands) -> None:
     check.add_argument("config", metavar="CONFIG")
     _json(check)
     _command(commands, "schema", "check:schema", "print the JSON Schema of the configuration")
-    explain = _command(
-        commands, "explain", "explain:run", "decide a request without calling any model"
-    )
+    explain = _command(commands, "explain", "explain:run", "decide a request without any gateway")
     explain.add_argument("request", metavar="REQUEST.json", help="a chat request, - for stdin")
     explain.add_argument("--config", metavar="FILE", help="without it, what serve would find here")
     explain.add_argument("--key", metavar="ID", help="public id of a key in the configuration")

@@ -29,6 +29,7 @@ USAGE = {
     "prompt_tokens": "PROMPT",
     "completion_tokens": "OUTPUT",
     "cost": "COST",
+    "unpriced": "NO PRICE FOR",
     "cache": "CACHE",
 }
 SUMMARY = {

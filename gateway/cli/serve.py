@@ -26,7 +26,14 @@ def run(args: argparse.Namespace) -> int:
         for note in notes:
             print(f"  {note}", file=sys.stderr)
         print(f"Tollhouse listens on http://{host}:{port}/v1", file=sys.stderr, flush=True)
-        return serve(resolved, sock)
+        return serve(resolved, sock, lambda: again(args))
+
+
+def again(args: argparse.Namespace) -> Config:
+    """The configuration file as it is now. Raises ConfigError."""
+    if not args.config:
+        raise ConfigError("", "there is no file to read again")
+    return configuration(args)[0]
 
 
 def configuration(args: argparse.Namespace) -> tuple[Config, list[str]]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from backends.prices import Price, PriceError, nano_usd
+from backends.prices import Price, PriceError, in_tiers, nano_usd
 from backends.profiles import CAPABILITIES
 from backends.providers import load_providers
 from gateway.config.convert import convert
@@ -239,20 +239,24 @@ def _check_model(model: ModelConfig, where: str) -> None:
 def model_price(model: ModelConfig, where: str) -> Price | None:
     """The price that the configuration gives, or None when it gives none."""
     if model.input is None and model.output is None:
-        if model.cached is not None or model.cache_write is not None:
+        more = (model.cached, model.cache_write, model.audio_input, model.audio_output)
+        if any(part is not None for part in more) or model.tiers:
             raise ConfigError(f"{where}.input", "missing: a price needs input and output")
         return None
     if model.input is None or model.output is None:
         missing = "input" if model.input is None else "output"
         raise ConfigError(f"{where}.{missing}", "missing: a price needs input and output")
     try:
-        return Price.from_usd_per_million(
+        price = Price.from_usd_per_million(
             input=model.input,
             output=model.output,
             cached=model.cached,
             cache_write=model.cache_write,
+            audio_input=model.audio_input,
+            audio_output=model.audio_output,
             where=where,
         )
+        return in_tiers(price, model.tiers, where)
     except PriceError as exc:
         raise ConfigError("", str(exc)) from exc
 

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from backends.base import Timeouts
+from backends.prices import TierPrice
 from routers.types import Policy
 
 _USUAL = Timeouts()
@@ -90,7 +91,8 @@ class RouterConfig(Section, frozen=True):
 
 class ModelConfig(Section, frozen=True):
     """`upstream` is the provider's name of the model when it differs from ours. What is left out
-    comes from the built-in profile and price list."""
+    comes from the built-in profile and price list. `tiers` are the prices of service tiers other
+    than the usual one, by their names."""
 
     upstream: str = ""
     context_window: int | None = None
@@ -100,6 +102,9 @@ class ModelConfig(Section, frozen=True):
     output: float | None = None
     cached: float | None = None
     cache_write: float | None = None
+    audio_input: float | None = None
+    audio_output: float | None = None
+    tiers: dict[str, TierPrice] = {}
 
 
 class EngineConfig(Section, frozen=True):
@@ -225,7 +230,8 @@ class LearningConfig(Section, frozen=True):
     """`capture`: keep the text of scored conversations, so that feedback becomes training rows;
     never that of a request with a residency label which `capture_labels` does not list.
     `capture_orgs`: of these organisations only, empty means all. Rows are deleted after
-    `retention_days`, and the oldest first beyond `max_rows` conversations and as many labels."""
+    `retention_days`, and beyond `max_rows` conversations and as many labels the oldest of the
+    organisations that have the most."""
 
     capture: bool = False
     capture_labels: tuple[str, ...] = ()

@@ -28,7 +28,8 @@ log = logging.getLogger("tollhouse.learning")
 MAX_COMMENT = 500
 MAX_BODY = 64 << 10
 _MAX_ID = 64
-_AT_ONCE = 8
+_AT_ONCE = 32
+_AT_ONCE_EACH = 8
 # A conversation is written a moment after its answer; a decision younger than this is waited for.
 _FRESH_SECONDS = 5.0
 _WAITS = (0.1, 0.2, 0.4, 0.8)
@@ -133,14 +134,17 @@ class Feedback:
         self._flush = flush
         self._count = count
         self._clock = clock
-        self._open = 0
+        # By organisation: one that speaks much must not keep the others from it.
+        self._open: dict[str, int] = {}
 
     async def give(self, principal: Principal, given: FeedbackInput) -> FeedbackAnswer:
         """Raises GatewayError: 404 for an id that this organisation does not have, 429 when too
         many are being stored, 503 when that cannot be done now."""
-        if self._open >= _AT_ONCE:
+        org = principal.org
+        mine = self._open.get(org, 0)
+        if mine >= _AT_ONCE_EACH or sum(self._open.values()) >= _AT_ONCE:
             raise rate_limited("Too much feedback at once.", 1.0)
-        self._open += 1
+        self._open[org] = mine + 1
         try:
             return await self._give(principal, given)
         except UnknownDecision as exc:
@@ -152,7 +156,9 @@ class Feedback:
             log.warning("feedback not stored: %s", exc)
             raise unavailable("feedback_unavailable", "Feedback cannot be stored now.") from exc
         finally:
-            self._open -= 1
+            self._open[org] -= 1
+            if not self._open[org]:
+                del self._open[org]
 
     async def _give(self, principal: Principal, given: FeedbackInput) -> FeedbackAnswer:
         decision = await self._lookup.find(principal.org, given.decision_id, given.request_id)

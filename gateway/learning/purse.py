@@ -20,6 +20,7 @@ import msgspec
 
 from backends.base import Call, Timeouts, Usage
 from backends.errors import BackendError, FirstTokenTimeout, UpstreamTimeout
+from backends.prices import tier_name
 from backends.tokens import estimate_completion
 from gateway.auth.from_config import nano
 from gateway.catalog import Catalog
@@ -181,6 +182,7 @@ class Purse:
                     data.append(event.data)
             finally:
                 attempt.usage = reply.usage
+                attempt.service_tier = tier_name(reply.service_tier)
                 await reply.aclose()
         except BackendError as exc:
             attempt.outcome, attempt.error = "error", exc
@@ -241,7 +243,7 @@ class Purse:
                 completion=estimate_completion(attempt.text_bytes),
                 estimated=True,
             )
-        attempt.cost = self.catalog.cost(attempt)
+        self.catalog.bill(attempt)
 
     def _usage(self, ask: Ask, attempt: Attempt, request_id: str, decision_id: str) -> FiledUsage:
         filtered = ask.filtered

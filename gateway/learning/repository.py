@@ -60,7 +60,7 @@ def upsert(
 
 
 def add_captures(connection: sa.Connection, found: Sequence[Capture], max_rows: int) -> None:
-    """Keep conversations, the newest `max_rows` of them, and make labels of what was said about
+    """Keep conversations, `max_rows` of them (see `trim`), and make labels of what was said about
     them before they came here."""
     ids = [capture.decision_id for capture in found]
     _await_turn(connection, ids)
@@ -74,7 +74,7 @@ def add_captures(connection: sa.Connection, found: Sequence[Capture], max_rows: 
 
 
 def add_uncaptured(connection: sa.Connection, rows: Sequence[Uncaptured], max_rows: int) -> None:
-    """Keep why conversations are not there, of the newest `max_rows`."""
+    """Keep why conversations are not there, of `max_rows`."""
     insert_or_ignore(connection, uncaptured, [msgspec.structs.asdict(row) for row in rows])
     trim(connection, uncaptured, max_rows)
 
@@ -163,7 +163,7 @@ def label_of(connection: sa.Connection, capture: Capture, max_rows: int) -> None
 
 
 def put_label(connection: sa.Connection, label: Label, max_rows: int) -> None:
-    """Insert or replace, and keep the newest `max_rows`."""
+    """Insert or replace, and keep `max_rows`."""
     upsert(connection, labels, msgspec.structs.asdict(label), ("decision_id", "source"))
     trim(connection, labels, max_rows)
 
@@ -257,12 +257,34 @@ def _of_conversations(
 
 
 def trim(connection: sa.Connection, table: sa.Table, max_rows: int) -> int:
-    """Delete the oldest rows beyond `max_rows`; how many went."""
-    oldest = sa.select(table.c.ts).order_by(table.c.ts.desc()).offset(max_rows).limit(1)
-    cut = connection.execute(oldest).scalar()
-    if cut is None:
+    """Delete rows beyond `max_rows`, the oldest of the organisations that have the most; how many
+    went."""
+    c = table.c
+    if connection.execute(sa.select(c.ts).offset(max_rows).limit(1)).first() is None:
         return 0
-    return int(connection.execute(table.delete().where(table.c.ts <= cut)).rowcount)
+    each = sa.select(c.org, sa.func.count()).group_by(c.org)
+    rows = {org: int(count) for org, count in connection.execute(each)}
+    places, gone = fair_share(list(rows.values()), max_rows), 0
+    for org, count in rows.items():
+        if count <= places:
+            continue
+        oldest = sa.select(c.ts).where(c.org == org).order_by(c.ts.desc()).offset(places).limit(1)
+        over = table.delete().where(c.org == org, c.ts <= oldest.scalar_subquery())
+        gone += int(connection.execute(over).rowcount)
+    return gone
+
+
+def fair_share(counts: Sequence[int], places: int) -> int:
+    """The most that each may keep, so that all fit into `places`: who has less keeps all, and what
+    that leaves is shared by the others."""
+    share, left = 0, places
+    ordered = sorted(counts)
+    for at, count in enumerate(ordered):
+        share = left // (len(ordered) - at)
+        if count > share:
+            return share
+        left -= count
+    return max(share, *ordered) if ordered else places
 
 
 def delete(connection: sa.Connection, org: str | None, before: float | None) -> Deleted:
@@ -293,7 +315,7 @@ def _fits(table: sa.Table, org: str | None, before: float | None) -> sa.ColumnEl
 
 
 def retain(connection: sa.Connection, before: float, max_rows: int) -> Deleted:
-    """Delete what is older than `before`, and the oldest beyond `max_rows` of each kind."""
+    """Delete what is older than `before`, and of each kind what is beyond `max_rows`."""
     gone = delete(connection, None, before)
     more = [trim(connection, table, max_rows) for table in (labels, captures, feedback)]
     trim(connection, uncaptured, max_rows)

@@ -1,4 +1,5 @@
-"""The tables of learning. Conversations are in `captures` and `labels` only."""
+"""The tables of learning. Conversations are in `captures` and `labels` only. The indexes by
+organisation are for `repository.trim`, which counts."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ captures = sa.Table(
     sa.Column("threshold", sa.Double),
     sa.Column("artefact", sa.String(256), nullable=False),
     sa.Column("model", sa.Text),
+    sa.Index("captures_by_org", "org", "ts"),
 )
 
 # Why a conversation that was answered is not in `captures`: `too_long`, `opaque` or `data_class`.
@@ -31,6 +33,7 @@ uncaptured = sa.Table(
     sa.Column("org", sa.String(128), nullable=False),
     sa.Column("ts", sa.Double, nullable=False, index=True),
     sa.Column("reason", sa.String(16), nullable=False),
+    sa.Index("uncaptured_by_org", "org", "ts"),
 )
 
 # One line for each key that spoke of a decision; `outcome` in [0, 1].
@@ -43,6 +46,7 @@ feedback = sa.Table(
     sa.Column("ts", sa.Double, nullable=False, index=True),
     sa.Column("outcome", sa.Double, nullable=False),
     sa.Column("comment", sa.String(500), nullable=False),
+    sa.Index("feedback_by_org", "org", "ts"),
 )
 
 # `source`: `feedback` or `shadow`. `ts` is when the request was made. At least one of the two
@@ -65,6 +69,7 @@ labels = sa.Table(
     sa.Column("artefact", sa.String(256), nullable=False),
     sa.Column("local_model", sa.Text),
     sa.Column("frontier_model", sa.Text),
+    sa.Index("labels_by_org", "org", "ts"),
 )
 
 # Up to when (seconds since the epoch, exclusive) what was learnt of requests is deleted and may not

@@ -225,7 +225,8 @@ class Shadow:
 
     def _frontier(self, job: Job) -> Ask:
         body = {name: value for name, value in job.body.items() if name not in _LEFT_OUT}
-        need = msgspec.structs.replace(job.need, explicit=self._settings.backend or None)
+        explicit = self._settings.backend or None
+        need = msgspec.structs.replace(job.need, explicit=explicit, service_tier="")
         filtered = self._eligible(job, need)
         tier = filtered.active.policy.strong_tier
         wanted = [

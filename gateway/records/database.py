@@ -210,6 +210,10 @@ def _make_tables(connection: Connection) -> None:
             _add_columns(connection, later)
         connection.execute(update(schema_version).values(version=SCHEMA_VERSION))
     metadata.create_all(connection)
+    if version is not None and version < SCHEMA_VERSION:
+        for table in metadata.sorted_tables:
+            for index in table.indexes:
+                index.create(connection, checkfirst=True)
     if version is None:
         try:
             connection.execute(insert(schema_version).values(version=SCHEMA_VERSION))

@@ -74,8 +74,16 @@ def list_usage(
     """Newest first, and the cursor of the next page, None at the end. Raises ValueError for a
     cursor that is none."""
     rows = _page(connection, usage_records, "attempt_id", wanted, limit, cursor)
-    records = [UsageRecord(**{**row._mapping, "tags": tuple(row.tags)}) for row in rows]
+    records = [_usage(row) for row in rows]
     return records, _next(rows, limit, "attempt_id")
+
+
+def _usage(row: Any) -> UsageRecord:
+    values = {**row._mapping, "tags": tuple(row.tags)}
+    for name in ("service_tier", "unpriced"):
+        # Null in rows of an earlier version.
+        values[name] = values[name] or ""
+    return UsageRecord(**values)
 
 
 def list_decisions(

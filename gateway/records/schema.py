@@ -17,7 +17,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 # What each version added to tables that were there before it: (table, column, type in SQL, the same
 # in SQLite and PostgreSQL). Such a column may be null: it is so in the rows of before, and in those
@@ -27,6 +27,10 @@ ADDED: dict[int, tuple[tuple[str, str, str], ...]] = {
         ("learning_captures", "model", "TEXT"),
         ("learning_labels", "local_model", "TEXT"),
         ("learning_labels", "frontier_model", "TEXT"),
+    ),
+    3: (
+        ("usage_records", "service_tier", "TEXT"),
+        ("usage_records", "unpriced", "TEXT"),
     ),
 }
 
@@ -67,6 +71,8 @@ usage_records = Table(
     Column("ms_total", Double, nullable=False),
     Column("ms_first", Double),
     Column("cache", String, nullable=False),
+    Column("service_tier", Text),
+    Column("unpriced", Text),
     Index("usage_by_org", "org", "ts"),
 )
 

@@ -10,7 +10,9 @@ class UsageRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="usage"):
     idempotent. `ts`: seconds since the epoch by the store's clock (`Entered.at`): it decides which
     budget window the cost belongs to. `cost_nano`: nano-USD; negative only in a `corrected` record,
     which takes back a `lease_expired` one. `estimated`: tokens or cost were not reported by the
-    upstream. `ms_first`: to the first content."""
+    upstream. `ms_first`: to the first content. `service_tier`: the upstream's, empty for the usual
+    one. `unpriced`: what of the call has no known price (`service_tier`, `audio`, `web_search`,
+    separated by commas), so that it may have cost more than `cost_nano`."""
 
     attempt_id: str
     request_id: str
@@ -42,6 +44,8 @@ class UsageRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="usage"):
     ms_total: float = 0.0
     ms_first: float | None = None
     cache: str = ""
+    service_tier: str = ""
+    unpriced: str = ""
 
 
 class RejectedCandidate(msgspec.Struct, frozen=True, array_like=True):
@@ -55,9 +59,9 @@ class DecisionRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="decisio
 
     `p_local_ok`, `p_frontier_ok` and `threshold` as in the score; `unclassified` names why there is
     no score. `target`: the promise that the threshold follows, empty for a fixed one; `gain`: what
-    was held against it. `refusal`: the code of the error that the client got, or the filter that
-    left nobody where what the request asks for fits none (`capability`); None for one that was not
-    refused. `audit`: filed before the first upstream byte."""
+    was held against it. `refusal`: the code of the error that the client got, None for a request
+    that was not refused (records of earlier versions may hold the filter that left nobody, such as
+    `capability`). `audit`: filed before the first upstream byte."""
 
     decision_id: str
     request_id: str

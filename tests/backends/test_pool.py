@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections import Counter
 from random import Random
 
+import msgspec
 import pytest
 
 from backends.base import Call, Event, Timeouts
@@ -11,16 +12,18 @@ from backends.errors import (
     ConnectFailed,
     InvalidUpstreamRequest,
     Overloaded,
+    RateLimited,
     StreamTruncated,
     Untranslatable,
 )
 from backends.pool import Pool, PoolSettings
+from backends.rests import LONGEST_S, REFUSALS, UNSAID_S
 
 CALL = Call("chat", "m", {}, True, Timeouts())
 
 
 class FakeReply:
-    model, usage, dropped = "m", None, ()
+    model, usage, dropped, service_tier = "m", None, (), ""
 
     def __init__(self, backend: Fake) -> None:
         self.backend = backend
@@ -155,6 +158,95 @@ async def test_a_call_that_was_never_sent_is_no_probe(now) -> None:
     assert [state.breaker for state in target.snapshot()] == ["half_open"]
     one.error = None
     assert await use(target) == "2"
+    assert [state.breaker for state in target.snapshot()] == ["closed"]
+
+
+def of(model: str) -> Call:
+    return msgspec.structs.replace(CALL, model=model)
+
+
+async def ask(target: Pool, model: str) -> str:
+    try:
+        reply = await target.open(of(model))
+    except RateLimited as exc:
+        return f"{exc.code}:{exc.sends}:{exc.retry_after:g}"
+    async for _ in reply.events():
+        pass
+    return "ok"
+
+
+async def test_a_rate_limit_keeps_its_model_from_being_asked_and_is_no_ill_health(now) -> None:
+    one = Fake(now, 0.0)
+    target = pool(now, one=one)
+    one.error = RateLimited("x", retry_after=20.0)
+    with pytest.raises(RateLimited):
+        await target.open(of("a"))
+    one.error = None
+    assert await ask(target, "a") == "rate_limit_in_force:0:20"
+    assert await ask(target, "b") == "ok"
+    assert one.asked == 2
+    (state,) = target.snapshot()
+    assert (target.healthy, state.breaker, state.rests) == (True, "closed", {"a": 20.0})
+    now[0] += 20.0
+    assert await ask(target, "a") == "ok"
+    assert target.snapshot()[0].rests == {}
+
+
+async def test_rate_limits_never_open_the_breaker(now) -> None:
+    one = Fake(now, 0.0)
+    target = pool(now, one=one)
+    one.error = RateLimited("x")
+    for _ in range(REFUSALS):
+        with pytest.raises(RateLimited):
+            await target.open(of("a"))
+    assert await ask(target, "a") == f"rate_limit_in_force:0:{UNSAID_S:g}"
+    one.error = None
+    assert (target.healthy, await ask(target, "b")) == (True, "ok")
+    now[0] += UNSAID_S
+    assert await ask(target, "a") == "ok"
+
+
+async def test_refusals_that_may_be_for_their_size_stop_nobody(now) -> None:
+    one = Fake(now, 0.0)
+    target = pool(now, one=one)
+    for _ in range(5 * REFUSALS):
+        one.error = RateLimited("x")
+        with pytest.raises(RateLimited) as caught:
+            await target.open(of("a"))
+        assert caught.value.sends == 1
+        one.error = None
+        assert await ask(target, "a") == "ok"
+
+
+async def test_no_rate_limit_lasts_longer_than_a_while(now) -> None:
+    one = Fake(now, 0.0)
+    target = pool(now, one=one)
+    one.error = RateLimited("x", retry_after=86_400.0)
+    with pytest.raises(RateLimited):
+        await target.open(of("a"))
+    one.error = None
+    now[0] += LONGEST_S
+    assert await ask(target, "a") == "ok"
+
+
+async def test_another_replica_is_asked_while_one_rests(now) -> None:
+    full, free = Fake(now), Fake(now)
+    target = pool(now, full=full, free=free)
+    full.error = RateLimited("x", retry_after=30.0)
+    answers = Counter([await use(target) for _ in range(20)])
+    assert answers == {"upstream_rate_limited": 1, "2": 19}
+    assert full.asked == 1
+
+
+async def test_a_probe_that_meets_a_rate_limit_has_found_an_answer(now) -> None:
+    one = Fake(now, 0.0)
+    target = pool(now, one=one)
+    one.error = ConnectFailed("x")
+    for _ in range(5):
+        await use(target)
+    now[0] += 5
+    one.error = RateLimited("x", retry_after=1.0)
+    assert await use(target) == "upstream_rate_limited"
     assert [state.breaker for state in target.snapshot()] == ["closed"]
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from backends.prices import (
     load_prices,
     nano_usd,
     parse_prices,
+    tier_name,
 )
 
 MONEY = settings(max_examples=200, deadline=None, database=None)
@@ -68,6 +70,35 @@ def test_more_tokens_never_cost_less(price: Price, one: Usage, other: Usage) -> 
 def test_the_worst_cost_holds(price: Price, usage: Usage, spare: int) -> None:
     worst = price.worst_cost(usage.prompt + spare, usage.completion + spare)
     assert worst >= price.cost(usage)
+
+
+@MONEY
+@given(
+    price=prices(),
+    tiers=st.dictionaries(st.sampled_from(("flex", "priority", "scale")), prices(), max_size=2),
+    usage=usages(),
+    asked=st.sampled_from(("", "flex", "priority", "scale")),
+)
+def test_the_worst_cost_holds_whether_a_tier_is_given_or_not(
+    price: Price, tiers: dict[str, Price], usage: Usage, asked: str
+) -> None:
+    tiered = msgspec.structs.replace(price, tiers=tiers)
+    worst = tiered.worst_cost(usage.prompt, usage.completion, asked)
+    assert worst >= max(tiered.cost(usage, asked), tiered.cost(usage))
+
+
+def test_a_tier_has_no_price_of_its_own_for_long_prompts() -> None:
+    long = Price(input=2_000_000, output=1_000_000)
+    priority = Price(input=1_500_000, output=3_000_000)
+    price = Price(1_000_000, 2_000_000, long_over=100, long=long, tiers={"priority": priority})
+    assert price.cost(Usage(101, 0), "priority") == 202_000
+    assert price.cost(Usage(101, 100), "priority") == 151_500 + 300_000
+    assert price.cost(Usage(100, 0), "priority") == 150_000
+
+
+def test_the_tiers_that_are_the_list_price() -> None:
+    names = (None, 7, "", "auto", "default", "standard", "on_demand", "Priority", "p" * 100)
+    assert [tier_name(name) for name in names] == [*[""] * 7, "priority", "p" * 32]
 
 
 @MONEY

@@ -77,6 +77,18 @@ CASES = {
         "backends.b.models.m.input",
         "typed per token instead of per million",
     ),
+    "the usual tier": (
+        '[backends.b]\nprovider = "openai"\n[backends.b.models.m]\ninput = 1.0\noutput = 2.0\n'
+        "tiers.default = { input = 1.0, output = 2.0 }",
+        "backends.b.models.m.tiers.default",
+        "not the name of a tier",
+    ),
+    "tiers without a price": (
+        '[backends.b]\nprovider = "openai"\n[backends.b.models.m]\n'
+        "tiers.priority = { input = 1.0, output = 2.0 }",
+        "backends.b.models.m.input",
+        "missing",
+    ),
     "price too high": (
         '[backends.b]\nprovider = "openai"\nmodels.m = { input = 2500000.0, output = 1.0 }',
         "backends.b.models.m.input",

@@ -45,6 +45,19 @@ def test_labels_that_nobody_satisfies_are_told() -> None:
     assert doubts(config(policy)) == ["policies.default: no backend satisfies the label us"]
 
 
+def test_a_key_that_its_share_does_not_bound_is_told() -> None:
+    strong = '[backends.far]\nprovider = "scripted"\nmodels.m = { input = 1.0, output = 2.0 }\n'
+    capped = "[policies.default]\ndetect = []\nkey_share = 0.5\n"
+    (said,) = doubts(config(strong + capped))
+    assert said.startswith("policies.default.key_share: ")
+    assert "keys[0] may name one of frontier unbudgeted" in said
+    assert doubts(config(capped)) == []
+    assert doubts(config(strong + capped.replace("0.5", "1.0"))) == []
+    bound = '[[keys]]\nkey = "${OTHER}"\n'
+    for more in ("budget_usd = 1.0", 'allow = ["here/*"]'):
+        assert doubts(config(f"{strong}{capped}{bound}{more}", keys=False)) == []
+
+
 def test_a_local_backend_with_a_model_that_runs_elsewhere_is_told() -> None:
     ollama = """
 [backends.ollama]

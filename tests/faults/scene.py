@@ -34,7 +34,8 @@ def prompt(number: int) -> str:
 
 @dataclass(frozen=True)
 class Backend:
-    """One backend with one model `m`. Prices in USD per million tokens, times in seconds."""
+    """One backend with one model `m`. Prices in USD per million tokens, times in seconds.
+    `priced`: further lines of the model's."""
 
     name: str
     fault: str
@@ -45,6 +46,7 @@ class Backend:
     output: float = 4.0
     window: int = 100_000
     provider: str = "vllm"
+    priced: str = ""
     timeouts: str = "connect = 2.0, first_token = 1.5, idle = 1.0, total = 15.0"
 
     @property
@@ -68,6 +70,7 @@ output = {self.output}
 context_window = {self.window}
 max_output = 50_000
 capabilities = [{capabilities}]
+{self.priced}
 """
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> int:

@@ -86,7 +86,7 @@ def test_nobody_else_is_asked(scene: Scene, model: str, more: dict[str, str]) ->
     assert decision is not None
     if not more:
         # A label's decision is recorded before anybody is asked.
-        assert (decision["plan"], decision["refusal"]) == ([], "capability")
+        assert (decision["plan"], decision["refusal"]) == ([], "unsupported_parameter")
     assert scene.sql("SELECT 1 FROM usage_records WHERE request_id = ?", answer.request_id) == []
 
 

@@ -15,6 +15,7 @@ from gateway.learning import repository
 from gateway.learning.repository import Given
 from gateway.learning.types import Capture, conversation_of, merge
 from gateway.records import Database
+from gateway.records.schema import SCHEMA_VERSION
 
 MANY = 1000
 # As version 1 made them.
@@ -63,6 +64,12 @@ class Old:
         id = f"dec_{number}"
         self.run(*statements, id=id, ts=float(number), conversation=CONVERSATION)
 
+    def indexes(self, table: str) -> list[Any]:
+        engine = sa.create_engine(self.url)
+        found = sa.inspect(engine).get_indexes(table)
+        engine.dispose()
+        return list(found)
+
     def read(self, query: str) -> list[tuple[Any, ...]]:
         engine = sa.create_engine(self.url)
         with engine.connect() as connection:
@@ -92,7 +99,7 @@ async def test_rows_of_before_stay_and_are_of_an_unknown_model(old: Old) -> None
     old.write(2, CAPTURE, LABEL)
     database = Database(old.url)
     await database.start()
-    assert old.read("SELECT version FROM schema_version") == [(2,)]
+    assert old.read("SELECT version FROM schema_version") == [(SCHEMA_VERSION,)]
     # A replica that still runs the former version, and one that runs this one.
     old.write(3, CAPTURE, LABEL)
     new = Capture(
@@ -115,6 +122,8 @@ async def test_rows_of_before_stay_and_are_of_an_unknown_model(old: Old) -> None
         ("dec_1", "feedback", 1.0, None),
     ]
     assert [line.local_ok for line in merge(found)] == [1.0, 0.5, 0.5, 1.0]
+    by_org = {index["name"] for index in old.indexes("learning_labels")}
+    assert by_org == {"ix_learning_labels_ts", "labels_by_org"}
     # What is deleted is deleted of both.
     gone = await database.write(repository.delete, "acme", None)
     assert (gone.labels, gone.captures) == (4, 4)
@@ -122,7 +131,7 @@ async def test_rows_of_before_stay_and_are_of_an_unknown_model(old: Old) -> None
     again = Database(old.url)
     await again.start()
     await again.aclose()
-    assert old.read("SELECT version FROM schema_version") == [(2,)]
+    assert old.read("SELECT version FROM schema_version") == [(SCHEMA_VERSION,)]
 
 
 async def test_many_workers_may_begin_on_tables_of_before(old: Old) -> None:
@@ -134,7 +143,7 @@ async def test_many_workers_may_begin_on_tables_of_before(old: Old) -> None:
         found, _ = await worker.read(repository.list_labels, None, 10)
         assert [(x.decision_id, x.local_model) for x in found] == [("dec_1", None)]
         await worker.aclose()
-    assert old.read("SELECT version FROM schema_version") == [(2,)]
+    assert old.read("SELECT version FROM schema_version") == [(SCHEMA_VERSION,)]
 
 
 async def test_tables_that_were_not_there_are_made_whole(old: Old) -> None:

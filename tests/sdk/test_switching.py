@@ -231,3 +231,43 @@ def test_hints_do_not_reach_an_api_that_refuses_what_it_does_not_know(
     )
     assert rig.sent().keys() == {"model", "messages"}
     assert set(raw.headers["x-tollhouse-dropped-params"].split(",")) == hints.keys()
+
+
+CALL: Any = {
+    "id": "call-1",
+    "type": "function",
+    "function": {"name": "weather", "arguments": "{}"},
+}
+ENDS = [("gemini", True, "tool_calls"), ("gemini", False, "stop"), ("openai", True, "stop")]
+
+
+@pytest.mark.parametrize(("provider", "calls", "finish"), ENDS)
+def test_an_answer_of_calls_ends_with_tool_calls_where_the_api_says_stop(
+    rig: SimpleNamespace, provider: str, calls: bool, finish: str
+) -> None:
+    """Gemini does so; at OpenAI it is what a call that was asked for by name ends with."""
+    said: dict[str, Any] = {"tool_calls": [CALL]} if calls else {"content": "Sunny."}
+    client: openai.OpenAI = rig.client
+    rig.answer = _chat(said, "stop")
+    whole = client.chat.completions.create(model=f"{provider}/m", messages=[ASKED], tools=[TOOL])
+    assert whole.choices[0].finish_reason == finish
+    for apart in (True, False):
+        rig.answer = _in_pieces(said, apart=apart)
+        stream = client.chat.completions.create(
+            model=f"{provider}/m", messages=[ASKED], tools=[TOOL], stream=True
+        )
+        ends = [choice.finish_reason for chunk in stream for choice in chunk.choices]
+        assert [end for end in ends if end] == [finish]
+
+
+def _in_pieces(said: dict[str, Any], *, apart: bool) -> bytes:
+    """A stream whose finish reason, `stop`, comes with what is said, or after it."""
+    head = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    delta = {"role": "assistant", **said}
+    pieces = [(delta, None), ({}, "stop")] if apart else [(delta, "stop")]
+    chunks = [
+        {**head, "choices": [{"index": 0, "delta": piece, "finish_reason": end}]}
+        for piece, end in pieces
+    ]
+    data = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+    return _answer(data.encode(), "text/event-stream")
