@@ -36,6 +36,7 @@ from gateway.catalog import Catalog, Target
 from gateway.config import Config, ConfigError
 from gateway.config.load import BUILT_IN, model_price
 from gateway.config.model import BackendConfig, ModelConfig
+from gateway.detection import Detector
 from gateway.learning import Learning, Loaders, Parts, RouterSlot
 from gateway.ledger import Ledger, Sweeper
 from gateway.policies import Policies
@@ -115,6 +116,7 @@ class Composition:
                 runtime.database,
                 runtime.store,
                 runtime.router,
+                runtime.detector,
                 self.transport,
                 runtime.catalog,
                 runtime.policies,
@@ -188,6 +190,7 @@ def compose(resolved: Resolved) -> Composition:
         policies=policies,
         catalog=catalog,
         router=slot,
+        detector=Detector(slot),
         telemetry=telemetry,
         learning=learning,
         steering=Steering(
