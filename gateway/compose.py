@@ -110,6 +110,7 @@ class Composition:
         """Stop everything, also after a start that failed half way; the outbox is drained once
         more, so that a clean stop leaves nothing."""
         runtime = self.runtime
+        runtime.database.hasten()
         # The last one first; each is closed whatever became of the others.
         async with AsyncExitStack() as closing:
             for part in (
