@@ -107,10 +107,11 @@ class Database:
     async def aclose(self) -> None:
         self.hasten()
         if self._engine is not None:
-            with contextlib.suppress(RecordsUnavailable):
-                await self._in_time(self._engine.dispose)
+            disposed = asyncio.wrap_future(self._thread.submit(self._engine.dispose))
+            while not (await asyncio.wait({disposed}, timeout=self._limit_s))[0]:
+                self._cut()
             self._engine = None
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._thread.shutdown(wait=True)
 
     async def _run(self, writes: bool, work: Callable[[Connection], T]) -> T:
         return await self._in_time(self._transact, writes, work)
@@ -127,9 +128,9 @@ class Database:
         future = asyncio.wrap_future(turn)
         try:
             while not (await asyncio.wait({future}, timeout=self._limit_s))[0]:
+                self._cut()
                 if turn.cancel():
                     raise RecordsUnavailable("database: busy for too long")
-                self._cut()
         except asyncio.CancelledError:
             future.cancel()
             raise

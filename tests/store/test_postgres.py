@@ -234,3 +234,17 @@ async def test_a_query_that_takes_too_long_does_not_end_the_next_one(cluster: st
         await database.read(lambda connection: connection.exec_driver_sql("SELECT pg_sleep(60)"))
     assert await database.read(_value, "SELECT 1")
     await database.aclose()
+
+
+async def test_a_query_that_nobody_waits_for_any_more_does_not_keep_the_end_waiting(
+    cluster: str, frozen: Callable[[], Awaitable[None]]
+) -> None:
+    database = Database(cluster + "&connect_timeout=2", limit_s=0.5)
+    await database.start()
+    await frozen()
+    asked = asyncio.create_task(database.write(_value, "SELECT 1"))
+    await asyncio.sleep(0.1)
+    asked.cancel()
+    await asyncio.gather(asked, return_exceptions=True)
+    async with asyncio.timeout(30):
+        await database.aclose()
