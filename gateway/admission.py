@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import msgspec
@@ -24,17 +23,9 @@ from gateway.inbound import Controls, Inbound, new_id, output_field
 from gateway.policies import UnknownPolicy
 from gateway.runtime import Runtime
 from routers.decide import ActivePolicy, Filtered, filter_candidates, needs_score, plan
-from routers.patterns import Detection, detect
 from routers.residency import LabelError, audit_required, combine, residency_gap
 from routers.text import all_text, needed_capabilities, opaque_content, turns_of
 from routers.types import Candidate, Decision, Need, Operation, Policy, Query, Rejection
-
-# Above this, detection leaves the event loop: a few milliseconds by the model, or by the patterns
-# on a text made to be slow.
-_LONG_TEXT = 8 * 1024
-# The kind of what the model found says so: `model:pii`. The patterns' kinds name a form.
-MODEL_KIND = "model:"
-_NOTHING = Detection(frozenset(), ())
 
 
 async def authenticate(runtime: Runtime, controls: Controls) -> Principal:
@@ -58,7 +49,7 @@ async def admit(
     policy, base = active.policy, own.policy
     same = base is policy
     text = all_text(inbound.body)
-    found = await _detect(runtime, text, (policy,) if same else (policy, base))
+    found = await runtime.detector.detect(text, (policy,) if same else (policy, base))
     try:
         labels = combine(
             (*principal.labels, *policy.mandatory_labels, *base.mandatory_labels),
@@ -180,27 +171,6 @@ def _own(runtime: Runtime, bound: str) -> ActivePolicy:
         raise unavailable(
             "policy_unavailable", f"There is no policy {name!r}, {whose}.", retry_after=None
         ) from exc
-
-
-async def _detect(runtime: Runtime, text: str, policies: tuple[Policy, ...]) -> Detection:
-    """What the patterns find, and what the router's model finds of the classes that a policy
-    wants it to look for. The model can only add: without one, the patterns are what there is."""
-    classes = {name for policy in policies for name in policy.detect}
-    if not classes or not text:
-        return _NOTHING
-    modelled = {name for p in policies if p.detect_by == "both" for name in p.detect}
-
-    def look() -> Detection:
-        found = detect(text, classes)
-        more = runtime.router.detect(text) & modelled if modelled else frozenset()
-        if not more:
-            return found
-        kinds = {*found.kinds, *(f"{MODEL_KIND}{name}" for name in more)}
-        return Detection(found.labels | more, tuple(sorted(kinds)))
-
-    if len(text) > _LONG_TEXT:
-        return await asyncio.to_thread(look)
-    return look()
 
 
 def _unread(inbound: Inbound, *policies: Policy) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from backends.base import Usage
 from gateway.cache import CachedAnswer
 from gateway.errors import stream_error_event
 from gateway.exchange import Attempt, Exchange
+from gateway.ledger import Entered
 from routers.types import NANO_USD_PER_USD
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def refusal_headers(ex: Exchange) -> Headers:
         return headers(ex, ex.attempts[-1], (), started=ex.started)[1:]
     found = base_headers(ex)[1:]
     found.append((b"x-tollhouse-attempts", str(len(ex.attempts)).encode()))
-    return found + rate_headers(ex)
+    return found + rate_headers(ex.entered)
 
 
 def headers(ex: Exchange, attempt: Attempt, dropped: tuple[str, ...], *, started: float) -> Headers:
@@ -76,7 +77,7 @@ def headers(ex: Exchange, attempt: Attempt, dropped: tuple[str, ...], *, started
     if dropped:
         found.append((b"x-tollhouse-dropped-params", dropped_names(dropped)))
     if ex.entered is not None:
-        found += rate_headers(ex)
+        found += rate_headers(ex.entered)
     return found
 
 
@@ -100,8 +101,7 @@ def usd(nano: int) -> bytes:
     return (b"%.9f" % (nano / NANO_USD_PER_USD)).rstrip(b"0").rstrip(b".") or b"0"
 
 
-def rate_headers(ex: Exchange) -> Headers:
-    entered = ex.entered
+def rate_headers(entered: Entered | None) -> Headers:
     found: Headers = []
     if entered is None:
         return found
@@ -127,7 +127,7 @@ def cached_headers(ex: Exchange, hit: CachedAnswer) -> Headers:
         (b"x-tollhouse-cost-usd", b"0"),
         (b"x-tollhouse-overhead-ms", b"%.2f" % ((perf_counter() - ex.started - ex.waited) * 1000)),
     ]
-    return found + rate_headers(ex)
+    return found + rate_headers(ex.entered)
 
 
 def replayed_events(hit: CachedAnswer, include_usage: bool) -> Iterator[bytes]:

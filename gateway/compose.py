@@ -36,6 +36,7 @@ from gateway.catalog import Catalog, Target
 from gateway.config import Config, ConfigError
 from gateway.config.load import BUILT_IN, model_price
 from gateway.config.model import BackendConfig, ModelConfig
+from gateway.detection import Detector
 from gateway.learning import Learning, Loaders, Parts, RouterSlot
 from gateway.ledger import Ledger, Sweeper
 from gateway.policies import Policies
@@ -109,12 +110,14 @@ class Composition:
         """Stop everything, also after a start that failed half way; the outbox is drained once
         more, so that a clean stop leaves nothing."""
         runtime = self.runtime
+        runtime.database.hasten()
         # The last one first; each is closed whatever became of the others.
         async with AsyncExitStack() as closing:
             for part in (
                 runtime.database,
                 runtime.store,
                 runtime.router,
+                runtime.detector,
                 self.transport,
                 runtime.catalog,
                 runtime.policies,
@@ -188,6 +191,7 @@ def compose(resolved: Resolved) -> Composition:
         policies=policies,
         catalog=catalog,
         router=slot,
+        detector=Detector(slot),
         telemetry=telemetry,
         learning=learning,
         steering=Steering(

@@ -9,14 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import UTC, datetime
+from time import monotonic
 
 import msgspec
 
+from gateway.answer import rate_headers
+from gateway.auth import Principal
 from gateway.cache import CachedAnswer, Partition, cache_key, decode_answer
 from gateway.errors import GatewayError, bad_request, budget_exceeded, rate_limited, unavailable
 from gateway.exchange import Exchange
 from gateway.inbound import output_field
 from gateway.ledger import AmountTooLarge, Enter, Entered, LedgerError, Reserve, Short
+from gateway.overlimit import OverLimit
 from gateway.records import RecordsError
 from gateway.runtime import Runtime
 from gateway.settlement import Settler
@@ -37,6 +41,23 @@ class Gate:
         self._lease = runtime.config.store.lease
         self._open = runtime.config.store.on_failure == "open"
         self._cache_on = runtime.config.cache.enabled
+        self._over = OverLimit(monotonic)
+
+    async def turn_away(self, principal: Principal) -> None:
+        """Before a request is read: refuse it where one of its key's scopes was at a limit a moment
+        ago and still is. Raises GatewayError 429."""
+        if not self._over.has(principal.org, principal.scopes):
+            return
+        try:
+            found = await self._runtime.ledger.peek(principal.org, principal.scopes)
+        except StoreError:
+            # What becomes of the request without a store is decided where its limits are taken.
+            return
+        if found.outcome == "limited":
+            self._over.note(principal.org, found)
+            error = limit_error(found)
+            error.context = rate_headers(found)
+            raise error
 
     async def enter(self, ex: Exchange) -> CachedAnswer | None:
         """Take the limits and look into the cache; reserve too when the plan is known.
@@ -61,6 +82,7 @@ class Gate:
         if entered is None:
             return None
         if entered.outcome == "limited":
+            self._over.note(ex.principal.org, entered)
             raise limit_error(entered)
         self._settler.took(ex)
         if decision is not None and decision.refusal is None:

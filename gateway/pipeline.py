@@ -115,6 +115,7 @@ class Pipeline:
             raise unavailable("overloaded", "The gateway is at its limit of requests in flight.")
         controls = read_controls(headers)
         principal = await admission.authenticate(self.runtime, controls)
+        await self._gate.turn_away(principal)
         raw = await self._body(client, headers, principal.org)
         if raw is None:
             return

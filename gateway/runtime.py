@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from gateway.auth import Keyring
 from gateway.catalog import Catalog
 from gateway.config import Config
+from gateway.detection import Detector
 from gateway.learning import Learning, RouterSlot
 from gateway.ledger import Ledger
 from gateway.policies import Policies
@@ -24,7 +25,8 @@ from gateway.telemetry import Telemetry
 class Runtime:
     """`catalog` knows backends, models, prices and aliases; `keyring` turns a presented key into
     a Principal; `policies` gives the active policy by name; `router` holds the router that the
-    operator activated, and `learning` may replace it; `steering` keeps the promises of policies.
+    operator activated, and `learning` may replace it; `detector` reads texts for data classes;
+    `steering` keeps the promises of policies.
     `parent` names the process that started this worker and its siblings, and no other anywhere."""
 
     config: Config
@@ -36,6 +38,7 @@ class Runtime:
     policies: Policies
     catalog: Catalog
     router: RouterSlot
+    detector: Detector
     telemetry: Telemetry
     learning: Learning
     steering: Steering

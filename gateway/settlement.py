@@ -22,7 +22,7 @@ from gateway.ledger import LedgerError, Settlement, settle_again
 from gateway.records import FiledDecision, FiledUsage, RejectedCandidate, encode_record
 from gateway.runtime import Runtime
 from gateway.store.errors import StoreError
-from gateway.telemetry import RequestFacts
+from gateway.telemetry import RequestFacts, names
 from routers.types import Candidate
 
 log = logging.getLogger("tollhouse")
@@ -30,6 +30,9 @@ log = logging.getLogger("tollhouse")
 # Refusals that never got as far as a decision are counted, not recorded: a flood of them must
 # not fill the records.
 _UNRECORDED = frozenset({400, 401, 404, 413, 429})
+# While the store is gone, so many requests that cost nothing wait to have their records filed: each
+# takes some 5 kB, and a store that is away refuses as many requests as clients send.
+MAX_WAITING = 5_000
 
 
 class Settler:
@@ -41,6 +44,7 @@ class Settler:
         self._tasks: set[asyncio.Task[None]] = set()
         self._held: dict[str, str] = {}
         self._told_unpriced: set[tuple[str, tuple[str, ...]]] = set()
+        self._waiting = 0
 
     @property
     def pending(self) -> int:
@@ -126,6 +130,11 @@ class Settler:
         if failed is not None:
             # The lease has expired by now or will: the sweeper books the worst case, flagged.
             log.error("settlement of %s given up: %s", settlement.request_id, failed)
+            self._lost(settlement, "too_long")
+
+    def _lost(self, settlement: Settlement, reason: str) -> None:
+        for _ in settlement.records:
+            self._runtime.telemetry.count(names.RECORDS_LOST, reason)
 
     def refused(self, ex: Exchange, error: GatewayError) -> None:
         """File the decision of a request that was refused before any call."""
@@ -173,10 +182,21 @@ class Settler:
         try:
             await self._ledger.settle(settlement)
         except StoreError as exc:
-            log.warning("records of %s wait for the store: %s", settlement.request_id, exc)
-            self._spawn(self._again(settlement))
+            # One that may hold a lease is not left to the sweeper, which books the worst case.
+            if self._waiting < MAX_WAITING or settlement.request_id in self._held:
+                log.warning("records of %s wait for the store: %s", settlement.request_id, exc)
+                self._spawn(self._file_again(settlement))
+            else:
+                self._lost(settlement, "too_many")
         finally:
             self._held.pop(settlement.request_id, None)
+
+    async def _file_again(self, settlement: Settlement) -> None:
+        self._waiting += 1
+        try:
+            await self._again(settlement)
+        finally:
+            self._waiting -= 1
 
     def draft(self, ex: Exchange, first: Candidate) -> bytes:
         """The usage record that the sweeper files when this worker dies during the call."""

@@ -30,7 +30,10 @@ TOPIC = "keys"
 CACHED_KEYS = 20_000
 UNKNOWN_KEYS = 4_096
 UNKNOWN_S = 5.0
+# At once, and those that wait for their turn: more would be a flood of keys that do not exist.
 LOOKUPS = 64
+LOOKUPS_WAITING = 4_096
+# So long no lookup may end before the database counts as away.
 LOOKUP_S = 2.0
 AT_ONCE = 500
 _PUBLIC_START = len(PREFIX)
@@ -65,6 +68,8 @@ class Keyring:
         self._cache = KeyCache(CACHED_KEYS, UNKNOWN_KEYS, UNKNOWN_S, time.monotonic)
         self._scopes: dict[str, ScopeInfo] = {}
         self._loading: dict[str, asyncio.Task[Entry | None]] = {}
+        self._turns = asyncio.Semaphore(LOOKUPS)
+        self._looked_up = 0
         self._generation = 0
 
     async def start(self) -> None:
@@ -140,25 +145,34 @@ class Keyring:
         return entry
 
     async def _load_once(self, key_id: str) -> Entry | None:
-        """One lookup for all who ask for the same key at the same time."""
+        """One lookup for all who ask for the same key at the same time, `LOOKUPS` keys at a time.
+        Waits for as long as lookups end."""
         task = self._loading.get(key_id)
         if task is None:
-            if len(self._loading) >= LOOKUPS:
+            if len(self._loading) >= LOOKUPS + LOOKUPS_WAITING:
                 raise AuthUnavailable("Too many unknown keys are being looked up.")
-            task = asyncio.create_task(self._load(key_id))
+            task = asyncio.create_task(self._load_in_turn(key_id))
             self._loading[key_id] = task
             task.add_done_callback(lambda done: self._loaded(key_id, done))
-        done, _ = await asyncio.wait({task}, timeout=LOOKUP_S)
-        if done:
-            return task.result()
-        # When only its books take long, the key is known already.
-        entry = self._cache.get(key_id)
-        if entry is None:
-            raise AuthUnavailable
-        return entry
+        ended = -1
+        while ended != self._looked_up:
+            ended = self._looked_up
+            done, _ = await asyncio.wait({task}, timeout=LOOKUP_S)
+            if done:
+                return task.result()
+            # When only its books take long, the key is known already.
+            entry = self._cache.get(key_id)
+            if entry is not None:
+                return entry
+        raise AuthUnavailable
+
+    async def _load_in_turn(self, key_id: str) -> Entry | None:
+        async with self._turns:
+            return await self._load(key_id)
 
     def _loaded(self, key_id: str, task: asyncio.Task[Entry | None]) -> None:
         self._loading.pop(key_id, None)
+        self._looked_up += 1
         if not task.cancelled():
             # Read, so that a failure nobody waited for any more is not reported as lost.
             task.exception()

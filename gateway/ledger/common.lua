@@ -181,6 +181,25 @@ local function release(id, r)
   end
 end
 
+-- GCRA: the arrival time after `n` more at `limit` a minute; else nil and how long to wait (us).
+local function gcra(tat, n, limit)
+  if limit <= 0 then return nil, nil, now + MINUTE end
+  tat = math.min(math.max(tat or 0, now), now + 2 * MINUTE)
+  local after = tat + n * MINUTE / limit
+  local over = after - now - MINUTE
+  if over > 10 then return nil, n <= limit and over or nil, tat end
+  return after, nil, after
+end
+
+-- The tightest scope's rate, for the headers of the answer.
+local function note_rate(out, name, limit, tat)
+  local ahead = math.max(0, tat - now)
+  local remaining = math.max(0, math.floor((MINUTE - ahead) * limit / MINUTE + 1e-6))
+  if not out[name] or remaining < out[name].remaining then
+    out[name] = {limit = limit, remaining = remaining, reset = ahead / 1000000}
+  end
+end
+
 local function left_of(out, scopes)
   for _, scope in ipairs(scopes) do
     if scope.budget then

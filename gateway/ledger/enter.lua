@@ -7,24 +7,6 @@ local function reply(outcome, cached)
   return {cmsgpack.pack(out), cached or false}
 end
 
--- GCRA: the arrival time after `n` more at `limit` a minute; else nil and how long to wait (us).
-local function gcra(tat, n, limit)
-  if limit <= 0 then return nil, nil, now + MINUTE end
-  tat = math.min(math.max(tat or 0, now), now + 2 * MINUTE)
-  local after = tat + n * MINUTE / limit
-  local over = after - now - MINUTE
-  if over > 10 then return nil, n <= limit and over or nil, tat end
-  return after, nil, after
-end
-
-local function note_rate(name, limit, tat)
-  local ahead = math.max(0, tat - now)
-  local remaining = math.max(0, math.floor((MINUTE - ahead) * limit / MINUTE + 1e-6))
-  if not out[name] or remaining < out[name].remaining then
-    out[name] = {limit = limit, remaining = remaining, reset = ahead / 1000000}
-  end
-end
-
 local function limited(scope, kind, wait)
   out.limited_scope, out.limited_kind = scope.id, kind
   if wait then out.retry_after = wait / 1000000 end
@@ -40,7 +22,7 @@ for i, scope in ipairs(scopes) do
   local limit = scope.limits and scope.limits.requests_per_minute
   if limit then
     local after, wait, tat = gcra(books[scope.id].r, req.counted and 0 or 1, limit)
-    note_rate('requests', limit, tat)
+    note_rate(out, 'requests', limit, tat)
     if not after then return limited(scope, 'requests', wait) end
     requests[i] = after
   end
@@ -66,7 +48,7 @@ for i, scope in ipairs(scopes) do
   local limits = scope.limits or {}
   if limits.tokens_per_minute then
     local after, wait, tat = gcra(books[scope.id].t, req.tokens, limits.tokens_per_minute)
-    note_rate('tokens', limits.tokens_per_minute, tat)
+    note_rate(out, 'tokens', limits.tokens_per_minute, tat)
     if not after then return limited(scope, 'tokens', wait) end
     tokens[i] = after
     r.tl[#r.tl + 1] = {scope.id, limits.tokens_per_minute}

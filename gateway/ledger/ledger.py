@@ -60,6 +60,10 @@ class _Settle(msgspec.Struct, frozen=True):
     cache_ttl: int
 
 
+class _Peek(msgspec.Struct, frozen=True):
+    scopes: tuple[Scope, ...]
+
+
 class _Probe(msgspec.Struct, frozen=True):
     exists: bool
     number: int
@@ -133,6 +137,7 @@ class Ledger:
         self._sweep = _script("sweep", "allow-oom")
         self._provision = _script("provision")
         self._balance = _script("balance", "no-writes")
+        self._peek = _script("peek", "no-writes")
 
     async def enter(self, request: Enter) -> Entered:
         """Take a request's place in limits and budgets, or find its answer in the cache.
@@ -155,6 +160,11 @@ class Ledger:
         packed, cached = await self._run(self._enter, request.org, message, *blobs)
         entered = self._read(packed)
         return entered if cached is None else msgspec.structs.replace(entered, cached=cached)
+
+    async def peek(self, org: str, scopes: tuple[Scope, ...]) -> Entered:
+        """What `enter` would say of the limits to a request of one token: "ok" or "limited". Takes
+        nothing. Raises StoreError."""
+        return _entered(await self._run(self._peek, org, _Peek(scopes)))
 
     async def reserve(self, request: Reserve) -> Entered:
         """Hold money for an entered request, before its first or its next attempt.

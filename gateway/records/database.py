@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,9 +45,14 @@ from gateway.records.errors import (
 )
 from gateway.records.schema import ADDED, SCHEMA_VERSION, metadata, schema_version
 
+log = logging.getLogger("tollhouse")
+
 P = ParamSpec("P")
 T = TypeVar("T")
 _START_TRIES = 5
+# Seconds that a transaction may take, and may wait for its turn; the second while the process ends.
+_LIMIT_S = 20.0
+_LAST_LIMIT_S = 5.0
 # Of libpq. A server whose machine or network is gone says nothing: without these a query that is on
 # its way waits for a quarter of an hour, one that has arrived for two hours, and connecting for two
 # minutes. Seconds, but for `tcp_user_timeout`.
@@ -65,10 +72,16 @@ class Database:
     `read` and `write` run a function with a connection, in a transaction, on the one thread; they
     raise RecordsUnavailable for any failure of the database. A write takes the write lock from
     its beginning, so that what it reads cannot change under it.
+
+    A server that stands still says nothing and closes nothing. After `limit_s` its connection is
+    cut: that of a write which may have been done all the same.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, limit_s: float = _LIMIT_S) -> None:
         self._url = url
+        self._limit_s = limit_s
+        self._began = 0.0
+        self._driver: Any = None
         self._engine: Engine | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="records")
 
@@ -87,16 +100,54 @@ class Database:
     ) -> T:
         return await self._run(True, lambda connection: work(connection, *args, **kwargs))
 
+    def hasten(self) -> None:
+        """The process ends: nothing waits long for the database from now on."""
+        self._limit_s = min(self._limit_s, _LAST_LIMIT_S)
+
     async def aclose(self) -> None:
+        self.hasten()
         if self._engine is not None:
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._engine.dispose)
+            disposed = asyncio.wrap_future(self._thread.submit(self._engine.dispose))
+            while not (await asyncio.wait({disposed}, timeout=self._limit_s))[0]:
+                self._cut()
             self._engine = None
         self._thread.shutdown(wait=True)
 
     async def _run(self, writes: bool, work: Callable[[Connection], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(
-            self._thread, self._transact, writes, work
-        )
+        return await self._in_time(self._transact, writes, work)
+
+    async def _in_time(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The work's result, from the one thread. Raises RecordsUnavailable when its turn does not
+        come."""
+
+        def timed() -> T:
+            self._began = time.monotonic()
+            return work(*args, **kwargs)
+
+        turn = self._thread.submit(timed)
+        future = asyncio.wrap_future(turn)
+        try:
+            while not (await asyncio.wait({future}, timeout=self._limit_s))[0]:
+                self._cut()
+                if turn.cancel():
+                    raise RecordsUnavailable("database: busy for too long")
+        except asyncio.CancelledError:
+            future.cancel()
+            raise
+        return future.result()
+
+    def _cut(self) -> None:
+        """End the connection under what has been running for too long: the thread that waits for
+        the server is told that it is gone."""
+        driver = self._driver
+        if driver is None or time.monotonic() - self._began < self._limit_s:
+            return
+        try:
+            with socket.socket(fileno=os.dup(driver.fileno())) as connection:
+                connection.shutdown(socket.SHUT_RDWR)
+        except Exception as exc:
+            # Closed by now, which every driver says in its own way.
+            log.info("no connection to the database to cut: %s", exc)
 
     def _transact(self, writes: bool, work: Callable[[Connection], T]) -> T:
         engine = self._engine
@@ -117,6 +168,8 @@ class Database:
             return
         try:
             self._engine = _make_engine(self._url)
+            if self._engine.dialect.name == "postgresql":
+                event.listen(self._engine, "connect", self._connected)
         except (ArgumentError, ImportError, OSError, ValueError) as exc:
             raise RecordsError(f"database url: {exc}") from exc
         # Several workers may make the tables at once; those that lose the race look again.
@@ -129,6 +182,10 @@ class Database:
                 if not left:
                     raise
                 time.sleep(0.1)
+
+    def _connected(self, driver: Any, _record: Any) -> None:
+        """One thread uses one connection at a time: the one that was made last."""
+        self._driver = driver
 
 
 def check_url(url: str) -> None:

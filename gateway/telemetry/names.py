@@ -271,6 +271,15 @@ OUTBOX_LAG = Metric(
 )
 STORE_UP = Metric("tollhouse.store.up", "gauge", "1 while the store answers.")
 
+RECORDS_LOST = Metric(
+    "tollhouse.records.lost",
+    "counter",
+    "Usage and decision records never filed because the store was away: `too_long` for them to "
+    "wait, or `too_many` of requests that cost nothing waited already.",
+    "{record}",
+    (REASON,),
+)
+
 FEEDBACK = Metric(
     "tollhouse.feedback",
     "counter",
@@ -402,7 +411,7 @@ COMMON = (
     COST,
     ERRORS,
 )
-COUNTERS = (FEEDBACK, CAPTURES, COMPARISONS, KEY_CAPPED)
+COUNTERS = (RECORDS_LOST, FEEDBACK, CAPTURES, COMPARISONS, KEY_CAPPED)
 GAUGES = (
     IN_FLIGHT,
     BACKEND_UP,

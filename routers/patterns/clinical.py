@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from routers.patterns.windows import REACH, WINDOW, has_match
+from routers.patterns.windows import REACH, WINDOW, Steps, has_match
 
 # Letters a-z stay, A-Z fall to lower case, every other ASCII character separates words.
 _FOLD = bytes(
@@ -285,27 +285,27 @@ _SPARSE = 14
 _MANY = _SPARSE * len(_CLINICAL)
 
 
-def clinical_kinds(text: str) -> set[str]:
+def clinical_kinds(text: str) -> Steps[set[str]]:
     """The kinds of clinical record in normalised text. Linear, in memory that does not grow with
     it."""
     kinds: set[str] = set()
-    words, distinct = _words_of(text)
+    words, distinct = yield from _words_of(text)
     if _CUES.isdisjoint(words):
         return kinds
     terms = len(words & _CLINICAL)
-    if not words.isdisjoint(_NUMBERED) and has_match(_RECORD_NUMBER, text):
+    if not words.isdisjoint(_NUMBERED) and (yield from has_match(_RECORD_NUMBER, text)):
         kinds.add("medical_record_number")
     if not terms and words.isdisjoint(_IDENTIFIED):
         return kinds
-    _coded_or_dosed(text, words, terms, kinds)
-    if _is_consultation(text, words, terms, distinct):
+    yield from _coded_or_dosed(text, words, terms, kinds)
+    if (yield from _is_consultation(text, words, terms, distinct)):
         kinds.add("consultation")
-    if _is_note(text, words, terms, distinct):
+    if (yield from _is_note(text, words, terms, distinct)):
         kinds.add("clinical_note")
     return kinds
 
 
-def _words_of(text: str) -> tuple[set[bytes], int]:
+def _words_of(text: str) -> Steps[tuple[set[bytes], int]]:
     """The words of a text in small letters, and how many: of a text with too many different ones
     to be dense in clinical terms, those that are asked for."""
     if len(text) <= WINDOW:
@@ -324,6 +324,7 @@ def _words_of(text: str) -> tuple[set[bytes], int]:
         most = max(most, len(words))
         if most > _MANY:
             words &= _ASKED_FOR
+        yield
     return words, most
 
 
@@ -334,19 +335,19 @@ def _folded(text: str) -> bytes:
     return text.encode("utf-8", "replace").translate(_FOLD)
 
 
-def _coded_or_dosed(text: str, words: set[bytes], terms: int, kinds: set[str]) -> None:
-    if terms >= 1 and not words.isdisjoint(_CODED) and has_match(_ICD10, text):
+def _coded_or_dosed(text: str, words: set[bytes], terms: int, kinds: set[str]) -> Steps[None]:
+    if terms >= 1 and not words.isdisjoint(_CODED) and (yield from has_match(_ICD10, text)):
         kinds.add("icd10")
-    if terms >= 2 and not words.isdisjoint(_BIRTH) and has_match(_DATE, text):
+    if terms >= 2 and not words.isdisjoint(_BIRTH) and (yield from has_match(_DATE, text)):
         kinds.add("dob_with_diagnosis")
     if not words.isdisjoint(_MEASURES) or terms >= 2:
         treated = not words.isdisjoint(_PATIENT) or not words.isdisjoint(_TREATED)
         somebody = not words.isdisjoint(_PERSON) or not words.isdisjoint(_PATIENT)
-        if (treated or terms >= 4) and somebody and has_match(_DOSE, text):
+        if (treated or terms >= 4) and somebody and (yield from has_match(_DOSE, text)):
             kinds.add("dose")
 
 
-def _is_consultation(text: str, words: set[bytes], terms: int, distinct: int) -> bool:
+def _is_consultation(text: str, words: set[bytes], terms: int, distinct: int) -> Steps[bool]:
     """Turns of a doctor and of a patient, or people talking of the body of one of them."""
     if not words.isdisjoint(_FIRST) and terms >= 4:
         if terms * _DENSE >= distinct:
@@ -355,15 +356,16 @@ def _is_consultation(text: str, words: set[bytes], terms: int, distinct: int) ->
             return True
     if words.isdisjoint(_PATIENT | _CLINICIAN):
         return False
-    patient, other = has_match(_SPEAKER, text), has_match(_OTHER_SPEAKER, text)
+    patient = yield from has_match(_SPEAKER, text)
+    other = yield from has_match(_OTHER_SPEAKER, text)
     if patient and other:
         return True
     return bool((patient or other) and (terms >= 1 or not words.isdisjoint(_THIRD)))
 
 
-def _is_note(text: str, words: set[bytes], terms: int, distinct: int) -> bool:
+def _is_note(text: str, words: set[bytes], terms: int, distinct: int) -> Steps[bool]:
     """Prose of a record: a person, what the note says of them, and clinical matter."""
-    if _is_short_note(text, words, terms, distinct):
+    if (yield from _is_short_note(text, words, terms, distinct)):
         return True
     told, record = len(words & _TOLD), len(words & _RECORD)
     third = not words.isdisjoint(_THIRD)
@@ -371,22 +373,22 @@ def _is_note(text: str, words: set[bytes], terms: int, distinct: int) -> bool:
         loosely = told or not words.isdisjoint(_TOLD_LOOSELY)
         if (loosely and terms >= 1) or (record and terms >= 2):
             return True
-        if third and (terms >= 2 or has_match(_THE_PATIENT, text)):
+        if third and (terms >= 2 or (yield from has_match(_THE_PATIENT, text))):
             return True
-        return terms >= 4 and has_match(_AGED, text)
+        return terms >= 4 and (yield from has_match(_AGED, text))
     dense = terms * _DENSE >= distinct
     if record >= 3 or (record >= 2 and terms >= 4 and dense):
         return True
     if dense and terms >= 4 and (third or not words.isdisjoint(_HISTORY)):
         return True
-    if third and terms >= 2 and has_match(_AGED, text):
+    if third and terms >= 2 and (yield from has_match(_AGED, text)):
         return True
     if terms >= 3 and not words.isdisjoint(_KIN) and not words.isdisjoint(_HISTORY):
         return third and dense
     return terms >= 3 and told >= 1 and dense and not words.isdisjoint(_PERSON)
 
 
-def _is_short_note(text: str, words: set[bytes], terms: int, distinct: int) -> bool:
+def _is_short_note(text: str, words: set[bytes], terms: int, distinct: int) -> Steps[bool]:
     """In other languages than English: one patient or one aged person and clinical matter, without
     a verb that says so. Who asks means patients in general."""
     if distinct > _DENSE * (terms + _AT_BEST) or "?" in text:
@@ -395,8 +397,8 @@ def _is_short_note(text: str, words: set[bytes], terms: int, distinct: int) -> b
         return False
     if not (
         not words.isdisjoint(_ONE_PATIENT)
-        or has_match(_OF_AGE_ABROAD, text)
-        or has_match(_ONE_OF_THEM, text)
+        or (yield from has_match(_OF_AGE_ABROAD, text))
+        or (yield from has_match(_ONE_OF_THEM, text))
     ):
         return False
     others = (word.decode("utf-8", "replace") for word in words - _CLINICAL)

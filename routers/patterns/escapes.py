@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from html.entities import html5
 
-from routers.patterns.windows import WINDOW
+from routers.patterns.windows import WINDOW, Steps, finish, joined
 
 _CODE = re.compile(r"\\u([0-9a-fA-F]{4})")
 # JSON inside JSON doubles its backslashes at each level: of several in a row only the last is read.
@@ -25,32 +25,48 @@ _LONGEST_REFERENCE = 1 + 3 * len("amp;") + 32 + 1
 _PERCENT = re.compile(r"(?:%[0-9a-fA-F]{2}){1,64}")
 
 
-def without_codes(text: str) -> str:
-    r"""The text with every `\uXXXX` resolved. Linear, and free without one."""
-    return _resolved(_CODE, _character, text, "\\", 6) if "\\u" in text else text
-
-
 def without_escapes(text: str) -> str:
     r"""The text with every escape resolved, `\n` and `\"` too, however deep the JSON is nested;
     `\b` and `\f` become spaces. Linear, and free without a backslash."""
-    return _resolved(_ANY, _character, text, "\\", 6) if "\\" in text else text
+    return finish(escapes_resolved(text))
 
 
 def without_references(text: str) -> str:
     """The text with every reference to a character resolved (`&nbsp;`, `&#64;`). Linear, and free
     without an ampersand."""
+    return finish(references_resolved(text))
+
+
+def codes_resolved(text: str) -> Steps[str]:
+    r"""The text with every `\uXXXX` resolved. Linear, and free without one."""
+    if "\\u" not in text:
+        return text
+    return (yield from _resolved(_CODE, _character, text, "\\", 6))
+
+
+def escapes_resolved(text: str) -> Steps[str]:
+    """As `without_escapes`, in steps."""
+    if "\\" not in text:
+        return text
+    return (yield from _resolved(_ANY, _character, text, "\\", 6))
+
+
+def references_resolved(text: str) -> Steps[str]:
+    """As `without_references`, in steps."""
     if "&" not in text or ";" not in text:
         return text
-    return _resolved(_REFERENCE, _referred, text, "&", _LONGEST_REFERENCE)
+    return (yield from _resolved(_REFERENCE, _referred, text, "&", _LONGEST_REFERENCE))
 
 
-def without_percent(text: str) -> str:
+def percent_resolved(text: str) -> Steps[str]:
     """The text with every percent code resolved, as UTF-8. Linear, and free without one."""
-    return _resolved(_PERCENT, _bytes, text, "%", 3) if "%" in text else text
+    if "%" not in text:
+        return text
+    return (yield from _resolved(_PERCENT, _bytes, text, "%", 3))
 
 
 def has_more_than_codes(text: str) -> bool:
-    """Whether `without_codes` and `without_escapes` may differ."""
+    """Whether `codes_resolved` and `escapes_resolved` may differ."""
     return "\\" in text and any([escape in text for escape in _BEYOND_CODES])
 
 
@@ -60,8 +76,8 @@ def _resolved(
     text: str,
     sign: str,
     longest: int,
-) -> str:
-    return "".join([pattern.sub(character, piece) for piece in _pieces(text, sign, longest)])
+) -> Steps[str]:
+    return joined(pattern.sub(character, piece) for piece in _pieces(text, sign, longest))
 
 
 def _character(match: re.Match[str]) -> str:

@@ -7,13 +7,13 @@ import unicodedata
 from collections.abc import Iterator
 
 from routers.patterns.escapes import (
+    codes_resolved,
+    escapes_resolved,
     has_more_than_codes,
-    without_codes,
-    without_escapes,
-    without_percent,
-    without_references,
+    percent_resolved,
+    references_resolved,
 )
-from routers.patterns.windows import WINDOW
+from routers.patterns.windows import WINDOW, Steps, joined
 
 # Soft hyphen, joiners and marks of direction, byte order mark, variation selectors, tag letters.
 _INVISIBLE = re.compile(
@@ -30,28 +30,28 @@ _PIECE = 256
 _MARKS = 64
 
 
-def readings(text: str) -> Iterator[str]:
+def readings(text: str) -> Iterator[str | None]:
     r"""The text as it stands, with `\uXXXX` resolved; and, where that makes a difference, with all
     escapes of JSON strings resolved, and with character references of HTML and percent codes too.
     All count: in JSON `\nDE89` is an account in a line of its own, in a path or a formula `\nhs` is
-    no line's end."""
-    yield normalise(without_codes(text))
-    plain = without_escapes(text)
+    no line's end. None between them: there the work gives way, see `Steps`."""
+    yield (yield from normalise((yield from codes_resolved(text))))
+    plain = yield from escapes_resolved(text)
     if has_more_than_codes(text):
-        yield normalise(plain)
-    resolved = without_percent(without_references(plain))
+        yield (yield from normalise(plain))
+    resolved = yield from percent_resolved((yield from references_resolved(plain)))
     if resolved != plain:
-        yield normalise(resolved)
+        yield (yield from normalise(resolved))
 
 
-def normalise(text: str) -> str:
+def normalise(text: str) -> Steps[str]:
     """The text as a model reads it: invisible characters gone, every digit one of 0-9, every dash a
     hyphen, compatibility forms folded (NFKC). Costs next to nothing for plain ASCII. Linear."""
     if text.isascii():
         return text
     cuts = range(0, len(text), WINDOW)
-    text = "".join([_INVISIBLE.sub("", text[cut : cut + WINDOW]) for cut in cuts])
-    return "".join(map(_folded, _between_letters(text)))
+    visible = yield from joined(_INVISIBLE.sub("", text[cut : cut + WINDOW]) for cut in cuts)
+    return (yield from joined(map(_folded, _between_letters(visible))))
 
 
 def _folded(piece: str) -> str:

@@ -1,17 +1,46 @@
 """Reading a text of any length a window at a time.
 
 A call into `re` or `str` keeps every other thread waiting until it returns, and what it found is
-in memory at once. Over a window of fixed size neither grows with the text.
+in memory at once. Over a window of fixed size neither grows with the text. What reads many windows
+does so in `Steps`: it gives way after each, so that whoever asked may stop or do other work.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import TypeAlias, TypeVar
+
+T = TypeVar("T")
+# Work that yields after some milliseconds at most, and returns what it found.
+Steps: TypeAlias = Generator[None, None, T]
 
 WINDOW = 1 << 16
 # No pattern that is looked for in windows matches more than this, its look-ahead included.
 REACH = 1 << 10
+
+
+def finish(steps: Steps[T]) -> T:
+    """What the work finds, without giving way."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: T = end.value
+            return found
+
+
+def joined(pieces: Iterator[str]) -> Steps[str]:
+    """The pieces as one text, giving way after each `WINDOW` of it."""
+    found: list[str] = []
+    size = 0
+    for piece in pieces:
+        found.append(piece)
+        size += len(piece)
+        if size >= WINDOW:
+            size = 0
+            yield
+    return "".join(found)
 
 
 def matches(
@@ -37,7 +66,7 @@ def _in_windows(
         start = after
 
 
-def has_match(pattern: re.Pattern[str], text: str) -> bool:
+def has_match(pattern: re.Pattern[str], text: str) -> Steps[bool]:
     """Whether the text in small letters has a match, all of them shorter than `REACH`."""
     for start in range(0, len(text), WINDOW):
         # One character more, for a pattern may ask what stands before it.
@@ -48,6 +77,7 @@ def has_match(pattern: re.Pattern[str], text: str) -> bool:
         # What begins later belongs to the next window, and may be cut off in this one.
         if match is not None and match.start() < len(window):
             return True
+        yield
     return False
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -273,16 +274,6 @@ async def test_a_known_key_does_not_fail_because_its_books_take_long(
     ever.set()
 
 
-async def test_a_flood_of_unknown_keys_is_shed(cluster: Any, config: Config) -> None:
-    worker = await cluster.worker(config)
-    tokens = [format_key(f"flood{i:07}", "x" * 43) for i in range(300)]
-    outcomes = await asyncio.gather(
-        *(worker.keyring.authenticate(token) for token in tokens), return_exceptions=True
-    )
-    kinds = {type(outcome) for outcome in outcomes}
-    assert kinds == {AuthError, AuthUnavailable}
-
-
 async def test_keys_of_the_configuration_are_read_only(cluster: Any, config: Config) -> None:
     worker = await cluster.worker(config)
     with pytest.raises(KeyReadOnly):
@@ -438,3 +429,41 @@ async def test_an_explanation_may_name_a_key_without_its_secret(
     await worker.keys.revoke(made.info.id, "admin")
     assert await worker.keyring.principal(made.info.id) is None
     assert await worker.keyring.principal("unknownkey00") is None
+
+
+async def test_many_keys_that_no_worker_has_seen_open_at_once(cluster: Any, config: Config) -> None:
+    first = await cluster.worker(config)
+    made = [await first.keys.create(KeySpec(), "admin") for _ in range(3 * keyring.LOOKUPS)]
+    second = await cluster.worker(config)
+    found = await asyncio.gather(*(second.keyring.authenticate(key.key) for key in made))
+    assert [principal.key_id for principal in found] == [key.info.id for key in made]
+
+
+async def test_keys_that_wait_for_a_lookup_are_told_when_the_database_stands_still(
+    cluster: Any, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = await cluster.worker(config)
+    made = await worker.keys.create(KeySpec(), "admin")
+    monkeypatch.setattr(keyring, "LOOKUP_S", 0.2)
+    released = threading.Event()
+    standing = asyncio.create_task(worker.database.read(lambda _: released.wait(60)))
+    keys = [format_key(f"unknown{number:05}", "x" * 43) for number in range(2 * keyring.LOOKUPS)]
+    asked = (worker.keyring.authenticate(key) for key in keys)
+    async with asyncio.timeout(30):
+        found = await asyncio.gather(*asked, return_exceptions=True)
+    assert {type(outcome) for outcome in found} == {AuthUnavailable}
+    released.set()
+    assert await standing
+    assert await reason(worker.keyring, made.key) == ""
+
+
+async def test_a_flood_of_unknown_keys_is_shed(
+    cluster: Any, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = await cluster.worker(config)
+    monkeypatch.setattr(keyring, "LOOKUPS_WAITING", 10)
+    keys = [format_key(f"unknown{number:05}", "x" * 43) for number in range(keyring.LOOKUPS + 30)]
+    asked = (worker.keyring.authenticate(key) for key in keys)
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    kinds = [type(outcome) for outcome in found]
+    assert (kinds.count(AuthUnavailable), kinds.count(AuthError)) == (20, keyring.LOOKUPS + 10)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gateway import settlement
 from gateway.ledger import Settled, Settlement
 from gateway.ledger.errors import AmountTooLarge
 from gateway.settlement import Settler
@@ -111,3 +112,37 @@ async def test_also_when_the_store_was_away_first(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(OverflowError):
         await task
     assert made.held() == {}
+
+
+async def test_records_that_wait_for_a_store_that_is_away_are_bounded_and_the_rest_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.ledger.again._SECONDS", (600.0,))
+    monkeypatch.setattr(settlement, "MAX_WAITING", 20)
+    made, ex = settler(BrokenLedger(StoreUnavailable("away")))
+    lost: list[str] = []
+    made._runtime.telemetry = SimpleNamespace(count=lambda metric, reason: lost.append(reason))
+    made._held.clear()
+    for _ in range(50):
+        made._spawn_records(ex, (b"usage", b"decision"))
+        await asyncio.sleep(0)
+    # What the store may hold a lease for is settled, however many wait.
+    made.took(ex)
+    made._spawn_records(ex, (b"decision",))
+    await asyncio.sleep(0.01)
+    assert (made.pending, lost) == (21, ["too_many"] * 2 * 30)
+    for task in list(made._tasks):
+        task.cancel()
+    await made.drain()
+
+
+async def test_records_that_are_given_up_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.ledger.again._SECONDS", (0.0,))
+    made, ex = settler(BrokenLedger(StoreUnavailable("away")))
+    lost: list[str] = []
+    made._runtime.telemetry = SimpleNamespace(count=lambda metric, reason: lost.append(reason))
+    made._spawn_records(ex, (b"usage", b"decision"))
+    await asyncio.sleep(0)
+    while made.pending:
+        await asyncio.wait(set(made._tasks))
+    assert lost == ["too_long"] * 2

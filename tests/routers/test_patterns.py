@@ -2,13 +2,29 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stdnum.at import vnr
+from stdnum.au import tfn
+from stdnum.be import nn
+from stdnum.br import cpf
+from stdnum.ca import sin
+from stdnum.ch import ssn as ahv
+from stdnum.de import idnr
+from stdnum.dk import cpr
+from stdnum.fr import nir
+from stdnum.gb import nhs
+from stdnum.nl import bsn
+from stdnum.no import fodselsnummer
+from stdnum.pl import pesel
+from stdnum.pt import nif
 
 from routers.evals.patterns import measure
 from routers.patterns import detect
+from routers.patterns.numbers import CHECKS
 
 FOUND = [
     ("card", "4111 1111 1111 1111"),
@@ -401,3 +417,35 @@ def test_rates_on_the_labelled_data(routing_data: Path) -> None:
     false = {name: rate.value for name, rate in figures.items() if "false positives" in name}
     assert len(false) == 10
     assert max(false.values()) <= 0.02
+
+
+_IN_FULL = {
+    "de_tax_id": idnr.is_valid,
+    "fr_nir": nir.is_valid,
+    "nl_bsn": bsn.is_valid,
+    "uk_nhs": nhs.is_valid,
+    "pl_pesel": pesel.is_valid,
+    "br_cpf": cpf.is_valid,
+    "be_nn": nn.is_valid,
+    "ch_ahv": ahv.is_valid,
+    "no_fnr": fodselsnummer.is_valid,
+    "dk_cpr": cpr.is_valid,
+    "ca_sin": sin.is_valid,
+    "pt_nif": nif.is_valid,
+    "au_tfn": tfn.is_valid,
+    "at_vnr": vnr.is_valid,
+}
+
+
+@pytest.mark.parametrize("kind", sorted(_IN_FULL))
+def test_the_quick_rule_before_a_check_lets_all_valid_numbers_through(kind: str) -> None:
+    random, valid = Random(7), 0
+    for shape, checks in CHECKS.items():
+        for check in (check for check in checks if check.kind == kind):
+            for _ in range(800):
+                digits = "".join(random.choices("0123456789", k=sum(shape)))
+                born = f"{random.randint(1, 31):02d}{random.randint(1, 12):02d}"
+                for number in (digits, born + digits[4:], f"756{digits[3:]}"):
+                    assert check.valid(number) == _IN_FULL[kind](number)
+                    valid += check.valid(number)
+    assert valid

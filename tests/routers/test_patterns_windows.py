@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from routers.patterns import clinical, detect, escapes, personal, windows
+from routers.patterns import clinical, detect, detecting, escapes, personal, windows
 from routers.patterns.numbers import CHECKS, PREFIXES, is_card
 
 # The package has a function of the module's name.
@@ -110,7 +110,7 @@ def _windows_of(size: int) -> Iterator[None]:
 @example("1 " * 256 + "4 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1")
 @example("4 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1" + " 1" * 300)
 def test_every_shape_in_a_run_of_groups_is_checked(text: str) -> None:
-    found = personal.personal_kinds(text)
+    found = windows.finish(personal.personal_kinds(text))
     assert found & _CHECKED == _kinds_of_groups(text)
 
 
@@ -151,7 +151,7 @@ def test_folding_by_pieces_is_folding_the_whole(text: str) -> None:
     for filler in ("", "x" * (normalise._PIECE - 3)):
         whole = unicodedata.normalize("NFKC", filler + text.replace("\u200b", ""))
         whole = re.sub("(?<=[a-z0-9])[\u0301\u0323]+", "", whole.replace("\u2013", "-"))
-        assert normalise.normalise(filler + text) == whole
+        assert windows.finish(normalise.normalise(filler + text)) == whole
 
 
 @pytest.mark.parametrize("at", ["&#64;", "&amp;commat;", "%40", "\\u0040"])
@@ -189,7 +189,7 @@ def test_a_cut_ends_no_word() -> None:
 )
 def test_memory_does_not_grow_with_the_text(unit: str) -> None:
     text = unit * (400_000 // len(unit))
-    own = len(normalise.normalise(text).encode("utf-16"))
+    own = len(windows.finish(normalise.normalise(text)).encode("utf-16"))
     tracemalloc.start()
     try:
         detect(text)
@@ -198,3 +198,29 @@ def test_memory_does_not_grow_with_the_text(unit: str) -> None:
         tracemalloc.stop()
     # The folded text and its pieces, where it is not plain; windows and their matches.
     assert peak < (0 if text.isascii() else 4 * own) + 6_000_000
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "11111111112x",
+        "\\u0031111111111\\n2x",
+        "&#49;1111111112x",
+        "%31111111111 ",
+        "\ufdfa",
+        "a@a (",
+    ],
+)
+def test_a_long_text_is_read_in_small_steps_that_find_what_one_look_finds(unit: str) -> None:
+    text = unit * (2 * windows.WINDOW // len(unit)) + " 4111 1111 1111 1111 jane@example.org"
+    steps, count = detecting(text), 0
+    while True:
+        try:
+            next(steps)
+        except StopIteration as over:
+            found = over.value
+            break
+        count += 1
+    assert count >= len(text) // windows.WINDOW
+    assert found == detect(text)
+    assert {"card", "email"} <= set(found.kinds)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 
+import psutil
 import pytest
 from sqlalchemy import Connection
 
@@ -19,6 +21,7 @@ from gateway.records import (
     LedgerBooks,
     RecordFilter,
     RecordsRejected,
+    RecordsUnavailable,
     UsageRecord,
     encode_record,
     file_records,
@@ -180,3 +183,68 @@ async def test_what_a_scope_has_spent(database: Database):
     assert await books.spent("acme", "key:abc", (0.0, 20.0), outbox) == 2**40 + 5
     assert await books.spent("acme", "key:abc", (0.0, 11.0), outbox) == 2**40
     assert await books.spent("acme", "org:acme", None, outbox) == 2**40 + 5
+
+
+@pytest.fixture
+async def frozen(cluster: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Stops all processes of the server until the end of the test."""
+    watcher = Database(cluster)
+    await watcher.start()
+    own = await watcher.read(_value, "SELECT pg_backend_pid()")
+    server = psutil.Process(own).parent()
+    assert server is not None
+    await watcher.aclose()
+    stopped: list[psutil.Process] = []
+
+    async def freeze() -> None:
+        for process in (server, *server.children(recursive=True)):
+            stopped.append(process)
+            process.suspend()
+
+    yield freeze
+    for process in stopped:
+        with suppress(psutil.NoSuchProcess):
+            process.resume()
+
+
+def _value(connection: Connection, query: str) -> int:
+    return int(connection.exec_driver_sql(query).scalar_one())
+
+
+async def test_a_server_that_stands_still_is_given_up(
+    cluster: str, frozen: Callable[[], Awaitable[None]]
+) -> None:
+    database = Database(cluster + "&connect_timeout=2", limit_s=0.5)
+    await database.start()
+    await frozen()
+    async with asyncio.timeout(30):
+        for ask in (database.read, database.write):
+            with pytest.raises(RecordsUnavailable):
+                await ask(_value, "SELECT 1")
+        waiting = [database.read(_value, "SELECT 1") for _ in range(20)]
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+        assert {type(outcome) for outcome in found} == {RecordsUnavailable}
+        await database.aclose()
+
+
+async def test_a_query_that_takes_too_long_does_not_end_the_next_one(cluster: str) -> None:
+    database = Database(cluster, limit_s=0.5)
+    await database.start()
+    with pytest.raises(RecordsUnavailable):
+        await database.read(lambda connection: connection.exec_driver_sql("SELECT pg_sleep(60)"))
+    assert await database.read(_value, "SELECT 1")
+    await database.aclose()
+
+
+async def test_a_query_that_nobody_waits_for_any_more_does_not_keep_the_end_waiting(
+    cluster: str, frozen: Callable[[], Awaitable[None]]
+) -> None:
+    database = Database(cluster + "&connect_timeout=2", limit_s=0.5)
+    await database.start()
+    await frozen()
+    asked = asyncio.create_task(database.write(_value, "SELECT 1"))
+    await asyncio.sleep(0.1)
+    asked.cancel()
+    await asyncio.gather(asked, return_exceptions=True)
+    async with asyncio.timeout(30):
+        await database.aclose()
