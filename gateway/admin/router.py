@@ -9,7 +9,7 @@ from litestar import Router
 from litestar.di import Provide
 from litestar.openapi.spec import Components, SecurityScheme
 
-from gateway.admin import budgets, keys, learning, policies, records, system
+from gateway.admin import budgets, cache, keys, learning, policies, records, system
 from gateway.admin.context import AdminContext, Explain
 from gateway.admin.guard import refuse_unknown_query, require_token
 from gateway.admin.problems import EXCEPTION_HANDLERS
@@ -61,6 +61,7 @@ def router_for(context: Callable[[], AdminContext], admin_token: str) -> Router:
             *policies.HANDLERS,
             *keys.HANDLERS,
             *budgets.HANDLERS,
+            *cache.HANDLERS,
             *records.HANDLERS,
             *system.HANDLERS,
             *learning.HANDLERS,

@@ -261,6 +261,19 @@ class UsageList(msgspec.Struct, frozen=True):
     items: list[UsageSummary]
 
 
+class InvalidateInput(Input, frozen=True):
+    """One of the two: the cached answers of `org`, or of `all` organisations."""
+
+    org: str | None = None
+    all: bool = False
+
+
+class Invalidated(msgspec.Struct, frozen=True):
+    """How many cached answers went."""
+
+    answers: int
+
+
 class AuditInput(Input, frozen=True):
     """Without `org`, all organisations."""
 
