@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,13 +13,12 @@ from gateway.auth import KeyAdmin, Keyring, Principal
 from gateway.learning import Learning
 from gateway.ledger import Ledger
 from gateway.policies import Policies
-from gateway.records import Database, Witness
+from gateway.records import Database, ReadChains
 from gateway.steering import WorkerRouting
 
 Explain = Callable[[dict[str, Any], Principal | None], Awaitable[dict[str, Any]]]
 
 ReadRouting = Callable[[], Awaitable[list[WorkerRouting]]]
-ReadChains = Callable[[], Awaitable[Mapping[str, Witness]]]
 
 
 class Backends(Protocol):

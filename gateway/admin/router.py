@@ -15,8 +15,7 @@ from gateway.admin.guard import refuse_unknown_query, require_token
 from gateway.admin.problems import EXCEPTION_HANDLERS
 from gateway.admin.request import AdminRequest
 from gateway.auth import KeyAdmin
-from gateway.records import Drainer
-from gateway.store.lock import Lock
+from gateway.records import Witnesses
 
 if TYPE_CHECKING:
     from gateway.runtime import Runtime
@@ -35,15 +34,13 @@ def admin_router(runtime: Callable[[], Runtime], explain: Explain, admin_token: 
 
     def context() -> AdminContext:
         found = runtime()
-        # Only asked what the store knows; it never runs, so it never takes its lock.
-        drainer = Drainer(found.store, found.database, Lock(found.store, "drainer", "admin"))
         return AdminContext(
             keyring=found.keyring,
             keys=KeyAdmin(found.keyring, found.database),
             policies=found.policies,
             ledger=found.ledger,
             database=found.database,
-            chains=drainer.seen,
+            chains=Witnesses(found.store).seen,
             backends=found.catalog,
             explain=explain,
             routing=found.steering.views,

@@ -281,7 +281,8 @@ class AuditInput(Input, frozen=True):
 
 
 class AuditReport(msgspec.Struct, frozen=True):
-    """`problem` says what is wrong with the chain at `seq`; null for a sound chain."""
+    """`problem` says what is wrong with the chain at `seq`; null for a sound chain. Its first
+    `deleted` rows are gone: by retention (`records.keep_days`), where the chain is sound."""
 
     org: str
     ok: bool
@@ -289,6 +290,7 @@ class AuditReport(msgspec.Struct, frozen=True):
     head: str
     seq: int | None
     problem: str | None
+    deleted: int
 
 
 class AuditResult(msgspec.Struct, frozen=True):

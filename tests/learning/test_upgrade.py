@@ -92,7 +92,7 @@ async def test_rows_of_before_stay_and_are_of_an_unknown_model(old: Old) -> None
     old.write(2, CAPTURE, LABEL)
     database = Database(old.url)
     await database.start()
-    assert old.read("SELECT version FROM schema_version") == [(2,)]
+    assert old.read("SELECT version FROM schema_version") == [(3,)]
     # A replica that still runs the former version, and one that runs this one.
     old.write(3, CAPTURE, LABEL)
     new = Capture(
@@ -122,7 +122,7 @@ async def test_rows_of_before_stay_and_are_of_an_unknown_model(old: Old) -> None
     again = Database(old.url)
     await again.start()
     await again.aclose()
-    assert old.read("SELECT version FROM schema_version") == [(2,)]
+    assert old.read("SELECT version FROM schema_version") == [(3,)]
 
 
 async def test_many_workers_may_begin_on_tables_of_before(old: Old) -> None:
@@ -134,7 +134,7 @@ async def test_many_workers_may_begin_on_tables_of_before(old: Old) -> None:
         found, _ = await worker.read(repository.list_labels, None, 10)
         assert [(x.decision_id, x.local_model) for x in found] == [("dec_1", None)]
         await worker.aclose()
-    assert old.read("SELECT version FROM schema_version") == [(2,)]
+    assert old.read("SELECT version FROM schema_version") == [(3,)]
 
 
 async def test_tables_that_were_not_there_are_made_whole(old: Old) -> None:
