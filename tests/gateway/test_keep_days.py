@@ -66,10 +66,10 @@ window = "total"
             return len(admin.get("/usage", params={"org": "lab", "limit": 500}).json()["items"])
 
         assert eventually(lambda: left() == NEW, 60)
-        # Its books were never opened: they are made from what was deleted and what was not.
         body = {"model": "local/ok", "messages": [{"role": "user", "content": "hi"}]}
         with gateway.client(secret) as client:
             assert client.post("/v1/chat/completions", json=body).status_code == 200
         assert eventually(lambda: verified(admin)["rows"] == NEW + 1)
+        # Opened at the start, with what has been deleted since.
         (book,) = admin.get("/budgets").json()["items"]
         assert (book["scope"], book["spent"]) == (f"key:{key}", SPENT)

@@ -19,13 +19,14 @@ from gateway.records import (
     Removed,
     Retention,
     UsageRecord,
+    Witnesses,
     encode_record,
     file_records,
     list_decisions,
     list_usage,
     verify_chain,
 )
-from gateway.records.retention import forget_usage
+from gateway.records.retention import cut, forget_usage, oldest
 from gateway.store import Store
 from gateway.store.lock import Lock
 
@@ -126,6 +127,40 @@ async def test_a_chain_goes_on_when_all_of_it_is_gone(books: Books):
     report = await books.verify()
     assert (report.problem, report.rows, report.head.seq) == (None, 1, 6)
     assert (await books.drainer.seen())["acme"].cuts == ()
+
+
+async def test_a_head_that_the_store_had_not_moved_on_from_is_no_cut(books: Books):
+    """A drainer was killed between filing and noting, after the rows before were deleted."""
+    await books.file(*(decision(i, 20) for i in range(5)))
+    noted = await books.store.command("GET", "th:{acme}:head")
+    await books.retention().once()
+    await books.file(decision(5, 0))
+    await books.store.command("SET", "th:{acme}:head", noted)
+    await books.file(decision(6, 0))
+    report = await books.verify()
+    assert (report.problem, report.rows) == (None, 2)
+
+
+async def test_a_row_that_the_store_has_not_noted_stays(books: Books):
+    await books.file(*(decision(i, 20) for i in range(5)))
+    noted = await books.store.command("GET", "th:{acme}:head")
+    await books.file(*(decision(i, 20) for i in range(5, 8)))
+    await books.store.command("SET", "th:{acme}:head", noted)
+    assert (await books.retention().once()).decisions == 5
+    await books.file(decision(8, 0))
+    report = await books.verify()
+    assert (report.problem, report.rows) == (None, 4)
+    assert (await books.retention().once()).decisions == 3
+
+
+async def test_a_worker_that_comes_late_moves_no_beginning_back(books: Books):
+    await books.file(*(decision(i, 20 if i < 10 else 5) for i in range(12)))
+    early = await books.database.read(oldest, "acme", NOW - 10 * DAY, 7)
+    assert (await books.retention().once()).decisions == 10
+    await Witnesses(books.store).allow("acme", early.end)
+    assert await books.database.write(cut, "acme", early.end) == 0
+    report = await books.verify()
+    assert (report.problem, report.deleted) == (None, 10)
 
 
 async def test_an_old_decision_that_was_filed_late_waits_for_those_before_it(books: Books):
