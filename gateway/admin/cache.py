@@ -33,8 +33,9 @@ async def invalidate(context: Context, data: JSONBody[InvalidateInput]) -> Inval
     # Before anything goes: nothing is deleted that is not written down.
     await _note(context.database, org, "begun")
     gone = await context.ledger.forget(org)
-    await _note(context.database, org, f"answers={gone}")
-    return Invalidated(gone)
+    rewritten = None if context.rewrite is None else await context.rewrite()
+    await _note(context.database, org, f"answers={gone} file_rewritten={rewritten}")
+    return Invalidated(gone, rewritten)
 
 
 HANDLERS = (invalidate,)

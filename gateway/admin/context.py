@@ -18,6 +18,7 @@ from gateway.steering import WorkerRouting
 
 Explain = Callable[[dict[str, Any], Principal | None], Awaitable[dict[str, Any]]]
 
+Rewrite = Callable[[], Awaitable[bool]]
 ReadRouting = Callable[[], Awaitable[list[WorkerRouting]]]
 
 
@@ -29,7 +30,9 @@ class Backends(Protocol):
 class AdminContext:
     """`chains` reads what the store knows of the hash chains. `explain` decides a request without
     calling anyone; it raises GatewayError for a request that cannot be decided. `learning`
-    is None where nothing learns. `routing` reads how each worker routes."""
+    is None where nothing learns. `routing` reads how each worker routes.
+    `rewrite` frees the files of the gateway's own store of what was deleted; None where the store
+    is another's."""
 
     keyring: Keyring
     keys: KeyAdmin
@@ -41,6 +44,7 @@ class AdminContext:
     explain: Explain
     routing: ReadRouting
     learning: Learning | None = None
+    rewrite: Rewrite | None = None
 
 
 Context = NamedDependency[SkipValidation[AdminContext]]

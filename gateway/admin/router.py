@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from litestar import Router
@@ -16,6 +17,7 @@ from gateway.admin.problems import EXCEPTION_HANDLERS
 from gateway.admin.request import AdminRequest
 from gateway.auth import KeyAdmin
 from gateway.records import Witnesses
+from gateway.store.embedded import rewrite_file
 
 if TYPE_CHECKING:
     from gateway.runtime import Runtime
@@ -45,6 +47,7 @@ def admin_router(runtime: Callable[[], Runtime], explain: Explain, admin_token: 
             explain=explain,
             routing=found.steering.views,
             learning=found.learning,
+            rewrite=None if found.config.store.url else partial(rewrite_file, found.store),
         )
 
     return router_for(context, admin_token)

@@ -269,9 +269,11 @@ class InvalidateInput(Input, frozen=True):
 
 
 class Invalidated(msgspec.Struct, frozen=True):
-    """How many cached answers went."""
+    """How many cached answers went. `file_rewritten`: whether the file of the embedded store is free
+    of them; null for a store that the gateway does not run."""
 
     answers: int
+    file_rewritten: bool | None
 
 
 class AuditInput(Input, frozen=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from gateway.cli.client import connect
-from gateway.cli.errors import OK
+from gateway.cli.errors import FAILED, OK
 from gateway.cli.output import print_json
 
 
@@ -17,4 +17,6 @@ def invalidate(args: argparse.Namespace) -> int:
         print_json(gone)
     else:
         print(f"{gone['answers']:,} cached answers are deleted")
-    return OK
+        if gone["file_rewritten"] is False:
+            print("the store's file still holds them: its log says why it could not be rewritten")
+    return FAILED if gone["file_rewritten"] is False else OK

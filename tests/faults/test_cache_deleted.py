@@ -45,6 +45,18 @@ def test_the_answers_of_one_organisation_go(scene: Scene) -> None:
     assert not hit(scene.ask("two", body))
 
 
+def test_the_file_of_the_store_is_free_of_them(scene: Scene) -> None:
+    def held() -> int:
+        files = (scene.gateway.folder / "data" / "store" / "appendonlydir").iterdir()
+        return sum(file.read_bytes().count(b"th:{one}:x:") for file in files)
+
+    scene.ask("one", chat("On disk", model="plain/m"))
+    assert eventually(lambda: held() > 0)
+    with scene.gateway.admin() as admin:
+        reply = admin.post("/cache:invalidate", json={"org": "one"}).json()
+    assert (reply["answers"] > 0, reply["file_rewritten"], held()) == (True, True, 0)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_answer_under_way_is_given_but_not_kept(scene: Scene, stream: bool) -> None:
     body = chat("Under way", model="slow/m", stream=stream)
