@@ -269,8 +269,8 @@ class InvalidateInput(Input, frozen=True):
 
 
 class Invalidated(msgspec.Struct, frozen=True):
-    """How many cached answers went. `file_rewritten`: whether the file of the embedded store is free
-    of them; null for a store that the gateway does not run."""
+    """How many cached answers went. `file_rewritten`: whether the embedded store's file is free of
+    them; null for a store that the gateway does not run."""
 
     answers: int
     file_rewritten: bool | None
