@@ -40,7 +40,7 @@ from gateway.detection import Detector
 from gateway.learning import Learning, Loaders, Parts, RouterSlot
 from gateway.ledger import Ledger, Sweeper
 from gateway.policies import Policies
-from gateway.records import Database, Drainer, LedgerBooks, RecordsError
+from gateway.records import Database, Drainer, LedgerBooks, RecordsError, Retention
 from gateway.records.database import check_url
 from gateway.runtime import Runtime
 from gateway.steering import Parts as SteeringParts
@@ -87,6 +87,7 @@ class Composition:
     runtime: Runtime
     sweeper: Sweeper
     drainer: Drainer
+    retention: Retention | None
     transport: UpstreamTransport
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -100,6 +101,8 @@ class Composition:
         await runtime.steering.start()
         for run in (self.sweeper.run, self.drainer.run, runtime.steering.run):
             self.spawn(run())
+        if self.retention is not None:
+            self.spawn(self.retention.run())
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -203,8 +206,17 @@ def compose(resolved: Resolved) -> Composition:
         runtime=runtime,
         sweeper=Sweeper(ledger, Lock(store, "sweeper", worker)),
         drainer=Drainer(store, database, Lock(store, "drainer", worker)),
+        retention=_retention(config, store, database, worker),
         transport=transport,
     )
+
+
+def _retention(config: Config, store: Store, database: Database, worker: str) -> Retention | None:
+    days = config.records.keep_days
+    if days is None:
+        return None
+    lock = Lock(store, "records-retention", worker, ttl_ms=60_000)
+    return Retention(store, database, lock, days * 86_400)
 
 
 def build_router(config: Config) -> Router:

@@ -105,6 +105,7 @@ class Settler:
             cache_key=ex.cache_key if value is not None else None,
             cache_value=value,
             cache_ttl=ex.inbound.controls.cache.ttl(ex.active.policy.cache_ttl),
+            entered=ex.entered.at if ex.entered is not None else 0.0,
         )
 
     async def _book(self, settlement: Settlement, ex: Exchange) -> None:

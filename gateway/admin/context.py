@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,13 +13,13 @@ from gateway.auth import KeyAdmin, Keyring, Principal
 from gateway.learning import Learning
 from gateway.ledger import Ledger
 from gateway.policies import Policies
-from gateway.records import Database, Witness
+from gateway.records import Database, ReadChains
 from gateway.steering import WorkerRouting
 
 Explain = Callable[[dict[str, Any], Principal | None], Awaitable[dict[str, Any]]]
 
+Rewrite = Callable[[], Awaitable[bool]]
 ReadRouting = Callable[[], Awaitable[list[WorkerRouting]]]
-ReadChains = Callable[[], Awaitable[Mapping[str, Witness]]]
 
 
 class Backends(Protocol):
@@ -30,7 +30,9 @@ class Backends(Protocol):
 class AdminContext:
     """`chains` reads what the store knows of the hash chains. `explain` decides a request without
     calling anyone; it raises GatewayError for a request that cannot be decided. `learning`
-    is None where nothing learns. `routing` reads how each worker routes."""
+    is None where nothing learns. `routing` reads how each worker routes.
+    `rewrite` frees the files of the gateway's own store of what was deleted; None where the store
+    is another's."""
 
     keyring: Keyring
     keys: KeyAdmin
@@ -42,6 +44,7 @@ class AdminContext:
     explain: Explain
     routing: ReadRouting
     learning: Learning | None = None
+    rewrite: Rewrite | None = None
 
 
 Context = NamedDependency[SkipValidation[AdminContext]]

@@ -9,6 +9,7 @@ from litestar.params import FromPath, HeaderParameter, QueryParameter
 
 from gateway.admin.problems import Refusal, invalid
 from gateway.auth import is_public_id
+from gateway.ledger import is_org
 
 _PRINTABLE = r"^[\x20-\x7e]*$"
 Limit = Annotated[int, QueryParameter(ge=1, le=500, description="How many at most.")]
@@ -41,6 +42,13 @@ def check_text(field: str, text: str) -> str:
     if len(text) > 256 or not (text.isascii() and text.isprintable()):
         raise invalid(field, "at most 256 printable ASCII characters")
     return text
+
+
+def check_org(org: str) -> str:
+    """Raises Refusal."""
+    if not is_org(org):
+        raise invalid("org", "1 to 128 of letters, digits, '_', '.', '@' and '-'")
+    return org
 
 
 def check_key_id(key_id: str) -> str:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from litestar import Router
 from litestar.di import Provide
 from litestar.openapi.spec import Components, SecurityScheme
 
-from gateway.admin import budgets, keys, learning, policies, records, system
+from gateway.admin import budgets, cache, keys, learning, policies, records, system
 from gateway.admin.context import AdminContext, Explain
 from gateway.admin.guard import refuse_unknown_query, require_token
 from gateway.admin.problems import EXCEPTION_HANDLERS
 from gateway.admin.request import AdminRequest
 from gateway.auth import KeyAdmin
-from gateway.records import Drainer
-from gateway.store.lock import Lock
+from gateway.records import Witnesses
+from gateway.store.embedded import rewrite_file
 
 if TYPE_CHECKING:
     from gateway.runtime import Runtime
@@ -35,19 +36,18 @@ def admin_router(runtime: Callable[[], Runtime], explain: Explain, admin_token: 
 
     def context() -> AdminContext:
         found = runtime()
-        # Only asked what the store knows; it never runs, so it never takes its lock.
-        drainer = Drainer(found.store, found.database, Lock(found.store, "drainer", "admin"))
         return AdminContext(
             keyring=found.keyring,
             keys=KeyAdmin(found.keyring, found.database),
             policies=found.policies,
             ledger=found.ledger,
             database=found.database,
-            chains=drainer.seen,
+            chains=Witnesses(found.store).seen,
             backends=found.catalog,
             explain=explain,
             routing=found.steering.views,
             learning=found.learning,
+            rewrite=None if found.config.store.url else partial(rewrite_file, found.store),
         )
 
     return router_for(context, admin_token)
@@ -61,6 +61,7 @@ def router_for(context: Callable[[], AdminContext], admin_token: str) -> Router:
             *policies.HANDLERS,
             *keys.HANDLERS,
             *budgets.HANDLERS,
+            *cache.HANDLERS,
             *records.HANDLERS,
             *system.HANDLERS,
             *learning.HANDLERS,

@@ -261,6 +261,21 @@ class UsageList(msgspec.Struct, frozen=True):
     items: list[UsageSummary]
 
 
+class InvalidateInput(Input, frozen=True):
+    """One of the two: the cached answers of `org`, or of `all` organisations."""
+
+    org: str | None = None
+    all: bool = False
+
+
+class Invalidated(msgspec.Struct, frozen=True):
+    """How many cached answers went. `file_rewritten`: whether the embedded store's file is free of
+    them; null for a store that the gateway does not run."""
+
+    answers: int
+    file_rewritten: bool | None
+
+
 class AuditInput(Input, frozen=True):
     """Without `org`, all organisations."""
 
@@ -268,7 +283,8 @@ class AuditInput(Input, frozen=True):
 
 
 class AuditReport(msgspec.Struct, frozen=True):
-    """`problem` says what is wrong with the chain at `seq`; null for a sound chain."""
+    """`problem` says what is wrong with the chain at `seq`; null for a sound chain. Its first
+    `deleted` rows are gone: by retention (`records.keep_days`), where the chain is sound."""
 
     org: str
     ok: bool
@@ -276,6 +292,7 @@ class AuditReport(msgspec.Struct, frozen=True):
     head: str
     seq: int | None
     problem: str | None
+    deleted: int
 
 
 class AuditResult(msgspec.Struct, frozen=True):

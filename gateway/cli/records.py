@@ -85,7 +85,14 @@ def verify(args: argparse.Namespace) -> int:
     if args.json:
         print_json(result)
     else:
-        columns = {"org": "ORG", "ok": "SOUND", "rows": "ROWS", "seq": "AT", "problem": "PROBLEM"}
+        columns = {
+            "org": "ORG",
+            "ok": "SOUND",
+            "rows": "ROWS",
+            "deleted": "DELETED",
+            "seq": "AT",
+            "problem": "PROBLEM",
+        }
         print_table(result["items"], columns)
     return OK if result["ok"] else FAILED
 

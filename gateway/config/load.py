@@ -39,6 +39,7 @@ _AUTO = "auto:"
 _STORES = ("redis://", "rediss://", "unix://")
 _MAX_CACHE_TTL = 365 * 86_400
 _MAX_WORKERS = 1024
+_MAX_KEEP_DAYS = 36_500
 _MAX_MB = 1_000_000_000
 _MAX_THREADS = 1024
 _MAX_TOKENS = 1_000_000_000
@@ -158,6 +159,9 @@ def _check_server(config: Config) -> None:
         raise ConfigError("store.url", "must start with redis://, rediss:// or unix://")
     if config.database.url and "://" not in config.database.url:
         raise ConfigError("database.url", "must be a SQLAlchemy URL")
+    keep_days = config.records.keep_days
+    if keep_days is not None and not 1 <= keep_days <= _MAX_KEEP_DAYS:
+        raise ConfigError("records.keep_days", f"must be between 1 and {_MAX_KEEP_DAYS:,}")
     if not 1 <= config.retry.attempts <= 3:
         raise ConfigError("retry.attempts", "must be between 1 and 3")
     _not_negative(config.retry.max_wait, "retry.max_wait")

@@ -68,6 +68,12 @@ class DatabaseConfig(Section, frozen=True):
     url: str = ""
 
 
+class RecordsConfig(Section, frozen=True):
+    """`keep_days`: older decision and usage records are deleted; None keeps them for ever."""
+
+    keep_days: float | None = None
+
+
 class CardConfig(Section, frozen=True):
     """How able one backend's model is, where its name does not tell. `like`: a model whose card
     the artefact lists. `offset`: on the logit scale, above 0 for better, on top of `like` or of
@@ -250,6 +256,7 @@ class Config(Section, frozen=True):
     auth: AuthConfig = AuthConfig()
     store: StoreConfig = StoreConfig()
     database: DatabaseConfig = DatabaseConfig()
+    records: RecordsConfig = RecordsConfig()
     router: RouterConfig = RouterConfig()
     backends: dict[str, BackendConfig] = {}
     aliases: dict[str, str] = {}

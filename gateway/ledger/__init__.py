@@ -10,7 +10,7 @@ from gateway.ledger.errors import (
     LeaseExpired,
     LedgerError,
 )
-from gateway.ledger.ledger import Books, Ledger
+from gateway.ledger.ledger import Books, Ledger, is_org
 from gateway.ledger.sweeper import Sweeper
 from gateway.ledger.types import (
     MAX_NANO,
@@ -48,5 +48,6 @@ __all__ = [
     "Settlement",
     "Short",
     "Sweeper",
+    "is_org",
     "settle_again",
 ]

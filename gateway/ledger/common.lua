@@ -10,6 +10,7 @@
 --               cc concurrency scopes; tl token scopes, t tokens taken; d draft; xc cost filed
 --   :l          sorted set, request id by lease end (us)
 --   :x:<key>    cached answer, TTL     :o  outbox stream     :m:<scope> bookings on a missing ledger
+--   :f          when the cached answers were last deleted (us), no TTL
 local P = KEYS[1]
 local req = cmsgpack.unpack(ARGV[1])
 

@@ -58,6 +58,7 @@ class _Settle(msgspec.Struct, frozen=True):
     tokens: int
     cache_key: str | None
     cache_ttl: int
+    entered: float
 
 
 class _Peek(msgspec.Struct, frozen=True):
@@ -135,6 +136,7 @@ class Ledger:
         self._settle = _script("settle", "allow-oom")
         self._renew = _script("renew", "allow-oom")
         self._sweep = _script("sweep", "allow-oom")
+        self._forget = _script("forget", "allow-oom")
         self._provision = _script("provision")
         self._balance = _script("balance", "no-writes")
         self._peek = _script("peek", "no-writes")
@@ -191,6 +193,7 @@ class Ledger:
             settlement.tokens,
             settlement.cache_key,
             settlement.cache_ttl,
+            settlement.entered,
         )
         blobs = (settlement.cache_value or b"", *settlement.records)
         return _settled(await self._run(self._settle, settlement.org, message, *blobs))
@@ -204,6 +207,23 @@ class Ledger:
         """Book expired leases at their worst case. Returns their request ids."""
         expired = await self._run(self._sweep, org, {"limit": limit})
         return [id.decode() for id in expired]
+
+    async def forget(self, org: str | None) -> int:
+        """Delete the cached answers of an org, or of all; how many there were. Those of requests
+        that have entered until now are not kept later either, whichever worker serves them. In
+        steps of a page: others get in between. Raises StoreError, after which doing it again
+        does the rest."""
+        for name in [org] if org is not None else await self.orgs():
+            await self._run(self._forget, name, {})
+        pattern = f"th:{{{'*' if org is None else _checked(org)}}}:x:*"
+        gone, cursor = 0, b"0"
+        while True:
+            step = ("SCAN", cursor, "MATCH", pattern, "COUNT", _PAGE)
+            cursor, keys = await self._store.command(*step)
+            if keys:
+                gone += await self._store.command("UNLINK", *keys)
+            if cursor == b"0":
+                return int(gone)
 
     async def balance(self, org: str, scope: Scope) -> Balance | None:
         """The current window of a scope; None when its ledger key is missing."""
@@ -261,9 +281,7 @@ class Ledger:
             start = "(" + page[-1][0].decode()
 
     async def _meet(self, org: str) -> None:
-        if not _ORG.fullmatch(org):
-            raise ValueError(f"not a usable org name: {org!r}")
-        await self._store.call(_MEET, (ORGS,), (org,))
+        await self._store.call(_MEET, (ORGS,), (_checked(org),))
         # A new connection may lead to a server that has lost its data, so this is said again.
         self._known[org] = self._store.generation
 
@@ -282,6 +300,17 @@ class Ledger:
             if outcome == "duplicate":
                 raise DuplicateRequest("the request id was used before") from exc
             raise
+
+
+def is_org(name: str) -> bool:
+    """Whether the ledger can keep an org of this name."""
+    return _ORG.fullmatch(name) is not None
+
+
+def _checked(org: str) -> str:
+    if not is_org(org):
+        raise ValueError(f"not a usable org name: {org!r}")
+    return org
 
 
 def _check_costs(costs: tuple[int, ...], draft: bytes) -> None:

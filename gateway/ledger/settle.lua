@@ -39,7 +39,11 @@ for i = 4, #ARGV do
 end
 if #fields > 0 then redis.call('XADD', P .. ':o', '*', unpack(fields)) end
 if req.cache_key and ARGV[3] ~= '' and req.cache_ttl > 0 then
-  redis.call('SET', P .. ':x:' .. req.cache_key, ARGV[3], 'EX', req.cache_ttl)
+  -- An answer of before a deletion must not come back after it.
+  local forgotten = redis.call('GET', P .. ':f')
+  if not forgotten or req.entered > tonumber(forgotten) / 1000000 then
+    redis.call('SET', P .. ':x:' .. req.cache_key, ARGV[3], 'EX', req.cache_ttl)
+  end
 end
 left_of(out, req.scopes)
 write()

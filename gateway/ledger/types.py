@@ -78,7 +78,8 @@ class Reserve(msgspec.Struct, frozen=True):
 
 class Settlement(msgspec.Struct, frozen=True):
     """What a request really used. `cost`: of all its attempts together. `records`: JSON of its
-    usage and decision records. `cache_ttl` in seconds."""
+    usage and decision records. `cache_ttl` in seconds. `entered`: `Entered.at` of the request: its
+    answer is not kept where the cached answers were deleted since."""
 
     org: str
     request_id: str
@@ -89,6 +90,7 @@ class Settlement(msgspec.Struct, frozen=True):
     cache_key: str | None = None
     cache_value: bytes | None = None
     cache_ttl: int = 0
+    entered: float = 0.0
 
 
 class Rate(msgspec.Struct, frozen=True):

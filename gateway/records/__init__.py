@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from gateway.records.books import LedgerBooks
-from gateway.records.chain import ChainReport, Cut, Head, Witness, append_decisions, verify_chain
+from gateway.records.chain import (
+    ChainReport,
+    Cut,
+    Head,
+    ReadChains,
+    Witness,
+    append_decisions,
+    verify_chain,
+)
 from gateway.records.database import Database, insert_or_ignore
 from gateway.records.drainer import Drainer, OutboxLag, file_records
 from gateway.records.errors import (
@@ -21,6 +29,7 @@ from gateway.records.queries import (
     list_usage,
     summarize_usage,
 )
+from gateway.records.retention import Removed, Retention
 from gateway.records.types import (
     DecisionRecord,
     FiledDecision,
@@ -29,6 +38,7 @@ from gateway.records.types import (
     UsageRecord,
     encode_record,
 )
+from gateway.records.witness import Witnesses
 
 __all__ = [
     "ChainReport",
@@ -42,15 +52,19 @@ __all__ = [
     "Head",
     "LedgerBooks",
     "OutboxLag",
+    "ReadChains",
     "RecordFilter",
     "RecordsError",
     "RecordsRejected",
     "RecordsUnavailable",
     "RejectedCandidate",
+    "Removed",
+    "Retention",
     "SchemaMismatch",
     "UsageRecord",
     "UsageSummary",
     "Witness",
+    "Witnesses",
     "append_decisions",
     "encode_record",
     "file_records",

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, func, select
 
 from gateway.records.database import Database, insert_or_ignore
 from gateway.records.outbox import BadEntry, parse_entry
-from gateway.records.schema import ledger_marks, usage_records
+from gateway.records.schema import ledger_marks, spent_before, usage_records
 from gateway.records.types import UsageRecord
 
 _COLUMN = {"key": "key_id", "team": "team", "user": "user", "org": "org"}
@@ -18,7 +18,8 @@ Window = tuple[float, float] | None
 
 class LedgerBooks:
     """Scopes are summed by the usage records' own columns: `key:ID`, `team:NAME`, `user:NAME` and
-    `org:NAME`, always within the org."""
+    `org:NAME`, always within the org. Of records that retention has deleted, the sum of a UTC day
+    counts whole where any of them was in the window: too much rather than too little."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -49,7 +50,7 @@ class LedgerBooks:
             if getattr(record, column) == name
             and (window is None or window[0] <= record.ts < window[1])
         }
-        return await self._database.read(_spent, org, (column, name), window, chosen)
+        return await self._database.read(_spent, org, (kind, name), window, chosen)
 
 
 def _mark(connection: Connection, org: str, scope: str) -> bool:
@@ -67,15 +68,18 @@ def _spent(
     window: Window,
     waiting: dict[str, int],
 ) -> int:
-    u = usage_records.c
-    query = select(func.sum(u.cost_nano)).where(u.org == org, u[scope[0]] == scope[1])
+    (kind, name), u, b = scope, usage_records.c, spent_before.c
+    filed = select(func.sum(u.cost_nano)).where(u.org == org, u[_COLUMN[kind]] == name)
+    before = select(func.sum(b.cost_nano)).where(b.org == org, b.scope == f"{kind}:{name}")
     if window is not None:
-        query = query.where(u.ts >= window[0], u.ts < window[1])
-    filed = int(connection.execute(query).scalar() or 0)
+        filed = filed.where(u.ts >= window[0], u.ts < window[1])
+        before = before.where(b.last >= window[0], b.day * 86_400 < window[1])
+    # One statement: retention moves costs from one table to the other meanwhile.
+    parts = connection.execute(select(filed.scalar_subquery(), before.scalar_subquery())).one()
     left = dict(waiting)
     ids = list(waiting)
     for start in range(0, len(ids), _IDS_AT_ONCE):
         part = ids[start : start + _IDS_AT_ONCE]
         for (known,) in connection.execute(select(u.attempt_id).where(u.attempt_id.in_(part))):
             left.pop(known, None)
-    return filed + sum(left.values())
+    return sum(int(part or 0) for part in parts) + sum(left.values())

@@ -12,25 +12,20 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
-from gateway.ledger.ledger import ORGS, outbox_key
-from gateway.records.chain import Appended, Cut, Head, Witness, append_decisions
+from gateway.ledger.ledger import outbox_key
+from gateway.records.chain import Appended, Head, Witness, append_decisions
 from gateway.records.database import Database, insert_rows
 from gateway.records.errors import RecordsError, RecordsRejected
 from gateway.records.outbox import BadEntry, parse_entry
 from gateway.records.schema import usage_records
 from gateway.records.types import DecisionRecord, Record, UsageRecord
+from gateway.records.witness import Witnesses
 from gateway.store import Script, Store, StoreError
 from gateway.store.lock import Lock
 
 _log = logging.getLogger(__name__)
 
-# What the outbox holds may be all that fills the server: it is filed and deleted there as well.
-_NOTE = Script(
-    "note",
-    """#!lua flags=allow-oom
-if ARGV[2] ~= '' then redis.call('SADD', KEYS[2], ARGV[2]) end
-return redis.call('SET', KEYS[1], ARGV[1])""",
-)
+# What the outbox holds may be all that fills the server: it is set aside there as well.
 _SET_ASIDE = Script(
     "set_aside", "#!lua flags=allow-oom\nreturn redis.call('XADD', KEYS[1], '*', unpack(ARGV))"
 )
@@ -41,17 +36,6 @@ class OutboxLag(msgspec.Struct, frozen=True):
 
     entries: int
     oldest_s: float
-
-
-def head_key(org: str) -> str:
-    """The store's copy of an org's chain head, as `seq:hash`."""
-    return f"th:{{{org}}}:head"
-
-
-def cuts_key(org: str) -> str:
-    """The set of places where an org's chain was cut, as `seq:hash:resumed`. Nothing here removes
-    any."""
-    return f"th:{{{org}}}:cuts"
 
 
 class Drainer:
@@ -70,6 +54,7 @@ class Drainer:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
+        self._witnesses = Witnesses(store)
         self._database = database
         self._lock = lock
         self._batch = batch
@@ -95,7 +80,7 @@ class Drainer:
     async def drain_once(self) -> int:
         """File one batch of every org. Returns how many entries the fullest one had."""
         most = 0
-        for org in await self._orgs():
+        for org in await self._witnesses.orgs():
             most = max(most, await self._drain(org))
         return most
 
@@ -107,7 +92,7 @@ class Drainer:
     async def lag(self) -> OutboxLag:
         """How far the database is behind."""
         entries, oldest = 0, None
-        for org in await self._orgs():
+        for org in await self._witnesses.orgs():
             length = await self._store.command("XLEN", outbox_key(org))
             if not length:
                 continue
@@ -120,20 +105,7 @@ class Drainer:
 
     async def seen(self) -> dict[str, Witness]:
         """The chains as the store saw them, for `verify_chain`."""
-        found = {}
-        for org in await self._orgs():
-            head = await self._head(org)
-            cuts = await self._store.command("SMEMBERS", cuts_key(org))
-            if head is not None or cuts:
-                found[org] = Witness(head, tuple(_read_cut(cut) for cut in cuts))
-        return found
-
-    async def _head(self, org: str) -> Head | None:
-        value = await self._store.command("GET", head_key(org))
-        return _read_head(value) if value else None
-
-    async def _orgs(self) -> list[str]:
-        return sorted(org.decode() for org in await self._store.command("SMEMBERS", ORGS))
+        return await self._witnesses.seen()
 
     async def _drain(self, org: str) -> int:
         key = outbox_key(org)
@@ -141,7 +113,8 @@ class Drainer:
         if not entries:
             return 0
         # Before the transaction, so that the tables are never behind it.
-        known = {org: head} if (head := await self._head(org)) is not None else {}
+        head = await self._witnesses.head(org)
+        known = {org: head} if head is not None else {}
         appended: list[Appended] = []
         readable = []
         for _, fields in entries:
@@ -161,35 +134,24 @@ class Drainer:
                 except RecordsRejected as exc:
                     await self._set_aside(org, fields, exc)
         if appended:
-            await self._note(org, appended[0].cut, appended[-1].head)
+            first, last = appended[0], appended[-1].head
+            if first.cut is not None:
+                _log.error("the decision records of %s: %s", org, first.cut)
+            await self._witnesses.note(org, first, last)
         await self._store.command("XDEL", key, *(id for id, _ in entries))
         return len(entries)
-
-    async def _note(self, org: str, cut: Cut | None, head: Head) -> None:
-        """Both at once: killed before, the next append finds the cut again by the old head."""
-        value = ""
-        if cut is not None:
-            _log.error("the decision records of %s: %s", org, cut)
-            value = f"{cut.head.seq}:{cut.head.hash}:{cut.resumed}"
-        keys = (head_key(org), cuts_key(org))
-        await self._store.call(_NOTE, keys, (f"{head.seq}:{head.hash}", value))
 
     async def _set_aside(self, org: str, fields: list[Any], error: Exception) -> None:
         # One bad entry must not keep all later ones from being filed.
         _log.error(
             "an outbox entry of %s cannot be filed and is kept in its dead stream: %s", org, error
         )
-        await self._store.call(_SET_ASIDE, (f"th:{{{org}}}:dead",), fields)
+        await self._store.call(_SET_ASIDE, (dead_key(org),), fields)
 
 
-def _read_head(value: bytes) -> Head:
-    seq, _, digest = value.decode().partition(":")
-    return Head(int(seq), digest)
-
-
-def _read_cut(value: bytes) -> Cut:
-    head, _, resumed = value.rpartition(b":")
-    return Cut(_read_head(head), int(resumed))
+def dead_key(org: str) -> str:
+    """The stream of an org's outbox entries that cannot be filed."""
+    return f"th:{{{org}}}:dead"
 
 
 def file_records(

@@ -28,6 +28,7 @@ ADDED: dict[int, tuple[tuple[str, str, str], ...]] = {
         ("learning_labels", "local_model", "TEXT"),
         ("learning_labels", "frontier_model", "TEXT"),
     ),
+    # And new tables: a program that does not know them finds chains broken and books too small.
     3: (
         ("usage_records", "service_tier", "TEXT"),
         ("usage_records", "unpriced", "TEXT"),
@@ -104,6 +105,28 @@ chain_heads = Table(
     Column("org", String, primary_key=True),
     Column("seq", BigInteger, nullable=False),
     Column("hash", String, nullable=False),
+)
+
+# The last row of a chain that retention has deleted; none where the first one is there.
+chain_starts = Table(
+    "chain_starts",
+    metadata,
+    Column("org", String, primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+    Column("hash", String, nullable=False),
+)
+
+# What the usage records that retention has deleted had cost, for budgets whose books must be made
+# anew: by UTC day (`day` 0 is 1970-01-01), of scopes that have had a budget. `last`: the latest of
+# their times, in seconds since the epoch.
+spent_before = Table(
+    "spent_before",
+    metadata,
+    Column("org", String, primary_key=True),
+    Column("scope", String, primary_key=True),
+    Column("day", BigInteger, primary_key=True),
+    Column("cost_nano", BigInteger, nullable=False),
+    Column("last", Double, nullable=False),
 )
 
 ledger_marks = Table(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import fcntl
@@ -18,9 +19,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from gateway.store.client import Store
 from gateway.store.errors import StoreError
 
 # sockaddr_un.sun_path holds 108 bytes on Linux and 104 on macOS, with its terminator.
+_REWRITE_POLL_S = 0.05
 _MAX_SOCKET_PATH = 103
 _PR_SET_PDEATHSIG = 1
 _MACHINES = {"amd64": "x86_64"}
@@ -173,6 +176,24 @@ class EmbeddedStore:
         except OSError:
             return "no log"
         return lines[-1] if lines else "empty log"
+
+
+async def rewrite_file(store: Store) -> bool:
+    """Have the server write its append-only file anew, without what was deleted or has expired;
+    whether it could. Raises StoreError."""
+    # One that is under way may have begun before the deletion.
+    await _rewritten(store)
+    await store.command("BGREWRITEAOF")
+    return b"aof_last_bgrewrite_status:ok" in await _rewritten(store)
+
+
+async def _rewritten(store: Store) -> bytes:
+    """What the server says of its files once none is being written."""
+    while True:
+        said = bytes(await store.command("INFO", "persistence"))
+        if b"aof_rewrite_in_progress:0" in said and b"aof_rewrite_scheduled:0" in said:
+            return said
+        await asyncio.sleep(_REWRITE_POLL_S)
 
 
 def _find_binary() -> Path:

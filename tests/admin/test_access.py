@@ -24,6 +24,7 @@ PATHS = [
     ("GET", "/keys/configconfig"),
     ("DELETE", "/keys/configconfig"),
     ("GET", "/budgets"),
+    ("POST", "/cache:invalidate"),
     ("PUT", "/budgets/team:red"),
     ("GET", "/backends"),
     ("GET", "/routing"),

@@ -161,6 +161,8 @@ CASES = {
     "unknown data class": ('[policies.p]\ndetect = ["pci"]', "policies.p.detect[0]", "'pci'"),
     "alias without auto": ('[aliases]\nx = "default"', "aliases.x", "unknown backend"),
     "too many attempts": ("[retry]\nattempts = 100", "retry.attempts", "between 1 and 3"),
+    "records kept for hours": ("[records]\nkeep_days = 0.5", "records.keep_days", "between 1 and"),
+    "records kept for no time": ("[records]\nkeep_days = nan", "records.keep_days", "between 1"),
     "endless lease": ("[store]\nlease = nan", "store.lease", "at least 1 second"),
     "kept for ever": (
         "[policies.p]\ncache_ttl = 9223372036854775807",

@@ -43,7 +43,14 @@ async def database(cluster: str) -> AsyncIterator[Database]:
     await database.write(
         lambda connection: [
             connection.exec_driver_sql(f"TRUNCATE {table}")
-            for table in ("usage_records", "decision_records", "chain_heads", "ledger_marks")
+            for table in (
+                "usage_records",
+                "decision_records",
+                "chain_heads",
+                "chain_starts",
+                "spent_before",
+                "ledger_marks",
+            )
         ]
     )
     await database.aclose()

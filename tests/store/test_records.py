@@ -72,7 +72,7 @@ async def test_filing_empties_the_outbox_and_is_idempotent(
         assert (await drainer.lag()).entries == 0
     assert await database.read(list_usage, RecordFilter()) == ([usage], None)
     assert (await database.read(list_decisions, RecordFilter()))[0] == [decision(2), decision(1)]
-    (report,) = await verify_chain(database, None, await drainer.seen())
+    (report,) = await verify_chain(database, None, drainer.seen)
     assert (report.org, report.rows, report.ok) == ("acme", 2, True)
 
 
@@ -137,7 +137,7 @@ async def test_a_tail_cut_with_its_head_is_told_by_the_store(
         "UPDATE chain_heads SET seq = 3, hash = (SELECT hash FROM decision_records WHERE seq = 3)"
     )
     assert (await verify_chain(database))[0].ok
-    report = (await verify_chain(database, None, await drainer.seen()))[0]
+    report = (await verify_chain(database, None, drainer.seen))[0]
     assert (report.ok, report.seq) == (False, 4)
 
 
@@ -150,7 +150,7 @@ async def test_a_chain_made_anew_is_told_by_the_store(
     await rows("DELETE FROM chain_heads")
     await database.write(file_records, [decision(i) for i in (7, 8, 9)])
     assert (await verify_chain(database))[0].ok
-    assert not (await verify_chain(database, None, await drainer.seen()))[0].ok
+    assert not (await verify_chain(database, None, drainer.seen))[0].ok
 
 
 CUT = (
@@ -169,7 +169,7 @@ async def test_a_cut_tail_stays_told_when_the_chain_goes_on(
     for more in ((5,), (6, 7), (8,)):
         await put(store, *(decision(i) for i in more))
         await drainer.flush()
-        (report,) = await verify_chain(database, None, await drainer.seen())
+        (report,) = await verify_chain(database, None, drainer.seen)
         assert (report.ok, report.seq) == (False, 4)
         assert report.problem == "rows 4 to 5 were cut off before row 4 was filed"
     # Nothing that came afterwards is lost by it, and the rows of now are a chain again.
@@ -189,9 +189,8 @@ async def test_rows_that_the_store_had_not_noted_yet_are_no_cut(
     await store.command("SET", "th:{acme}:head", noted)
     await put(store, decision(5))
     await drainer.flush()
-    seen = await drainer.seen()
-    (report,) = await verify_chain(database, None, seen)
-    assert (report.ok, report.rows, seen["acme"].cuts) == (True, 6, ())
+    (report,) = await verify_chain(database, None, drainer.seen)
+    assert (report.ok, report.rows, (await drainer.seen())["acme"].cuts) == (True, 6, ())
     assert caplog.text == ""
 
 
@@ -203,7 +202,7 @@ async def test_every_cut_is_told(store: Store, database: Database, drainer: Drai
             await rows(statement)
         await put(store, *(decision(j) for j in (i, i + 100)))
         await drainer.flush()
-    (report,) = await verify_chain(database, None, await drainer.seen())
+    (report,) = await verify_chain(database, None, drainer.seen)
     assert report.problem == "rows 4 to 5 were cut off before row 4 was filed, and 4 more such"
 
 
@@ -218,7 +217,7 @@ async def test_a_replaced_tail_stays_told_when_the_chain_goes_on(
     await database.write(file_records, [decision(i) for i in (11, 12, 13)])
     await put(store, decision(5))
     await drainer.flush()
-    (report,) = await verify_chain(database, None, await drainer.seen())
+    (report,) = await verify_chain(database, None, drainer.seen)
     assert (report.ok, report.rows, report.seq) == (False, 7, 5)
     assert report.problem == "row 5 was replaced before row 7 was filed"
 
@@ -230,15 +229,15 @@ async def test_a_database_made_anew_is_told(
     await drainer.flush()
     await rows("DELETE FROM decision_records")
     await rows("DELETE FROM chain_heads")
-    (report,) = await verify_chain(database, None, await drainer.seen())
+    (report,) = await verify_chain(database, None, drainer.seen)
     assert (report.ok, report.problem) == (False, "the chain ends at 0, the store saw 5")
     await put(store, decision(5))
     await drainer.flush()
-    (report,) = await verify_chain(database, None, await drainer.seen())
+    (report,) = await verify_chain(database, None, drainer.seen)
     assert report.problem == "rows 1 to 5 were cut off before row 1 was filed"
     # As the manual says, for one who knows why.
     await store.command("DEL", "th:{acme}:cuts")
-    (report,) = await verify_chain(database, None, await drainer.seen())
+    (report,) = await verify_chain(database, None, drainer.seen)
     assert report.ok
 
 
@@ -252,7 +251,7 @@ async def test_two_drainers_make_one_chain(store: Store, database: Database, tmp
         for db, name in ((database, "one"), (other, "two"))
     ]
     await asyncio.gather(*(drainer.flush() for drainer in drainers))
-    (report,) = await verify_chain(database, None, await drainers[0].seen())
+    (report,) = await verify_chain(database, None, drainers[0].seen)
     assert (report.ok, report.rows) == (True, 60)
     await other.aclose()
 
@@ -298,7 +297,7 @@ async def test_a_drainer_killed_after_its_commit_files_nothing_twice(
     assert (await verify_chain(database))[0].rows == 5
     assert await store.command("XLEN", "th:{acme}:o") == 30
     await drainer.flush()
-    (report,) = await verify_chain(database, None, await drainer.seen())
+    (report,) = await verify_chain(database, None, drainer.seen)
     assert (report.ok, report.rows) == (True, 15)
     (total,) = await database.read(summarize_usage, RecordFilter(), ())
     assert (total.attempts, total.cost_nano) == (15, 45)
@@ -322,10 +321,10 @@ async def test_a_drainer_killed_over_a_cut_tail_hides_nothing(
     args = [sys.executable, "-c", KILLED, valkey.url, f"sqlite:///{tmp_path}/records.db", before]
     assert await asyncio.to_thread(subprocess.call, args) == -signal.SIGKILL
     for i in (6, 7, 8):
-        assert not (await verify_chain(database, None, await drainer.seen()))[0].ok
+        assert not (await verify_chain(database, None, drainer.seen))[0].ok
         await put(store, decision(i))
         await drainer.flush()
-    (report,) = await verify_chain(database, None, await drainer.seen())
+    (report,) = await verify_chain(database, None, drainer.seen)
     assert (report.ok, report.rows) == (False, 7)
 
 
@@ -358,7 +357,7 @@ async def test_a_server_that_the_outbox_has_filled_is_emptied(
         await store.command("CONFIG", "SET", "maxmemory", "64mb")
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-    (report,) = await verify_chain(database, None, await drainer.seen())
+    (report,) = await verify_chain(database, None, drainer.seen)
     assert (report.ok, report.rows) == (True, 3)
     assert (await drainer.seen())["acme"].head == report.head
     assert await store.command("XLEN", "th:{acme}:dead") == 1
