@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from itertools import pairwise
 from random import Random
+from typing import Literal
 
 import msgspec
 import pytest
@@ -20,6 +21,7 @@ from routers.decide import (
     matches,
     needs_score,
     plan,
+    steerable,
 )
 from routers.render import render, to_dict
 from routers.types import (
@@ -391,6 +393,25 @@ def test_the_router_is_asked_only_where_a_choice_is_open() -> None:
     # Without fallback the score says whether this request must wait for the tier that is down.
     assert asked(down, PAID, fallback=False)
     assert not asked(down, gone, fallback=False)
+
+
+def test_a_promise_is_about_choices_between_its_own_two_tiers() -> None:
+    edge = msgspec.structs.replace(PAID, backend="edge", tier="edge")
+
+    def counts(*offered: Candidate, route: Literal["score", "weak"] = "score") -> bool:
+        active = ActivePolicy("default", 1, Policy(route=route))
+        return steerable(filter_candidates(active, Need(), offered))
+
+    assert counts(LOCAL, PAID) and counts(LOCAL, PAID, edge)
+    assert not counts(LOCAL, edge)
+    assert not counts(PAID, edge)
+    assert not counts(LOCAL, PAID, route="weak")
+
+
+@pytest.mark.parametrize(("gain", "wanted"), [(0.5, False), (0.5 + 1e-9, True)])
+@pytest.mark.parametrize("ties", [False, True])
+def test_under_pressure_a_tie_saves(gain: float, wanted: bool, ties: bool) -> None:
+    assert Steer(0.25, ties).wants(gain, 0.25) == wanted
 
 
 @example("ab*ba", "aba")
