@@ -468,6 +468,26 @@ def test_what_steers_a_request_is_its_reason(steer: Steer, tier: str, reason: st
     assert (decision.threshold, decision.target) == (steer.threshold, "share 0.3")
 
 
+@pytest.mark.parametrize(
+    ("steer", "tier", "reason"),
+    [
+        (Steer(0.1), "frontier", "score_above"),
+        (Steer(0.25), "local", "score_below"),
+        (Steer(0.25, force="strong"), "local", "score_below"),
+        (Steer(0.1, force="weak"), "local", "target"),
+    ],
+)
+def test_under_pressure_the_raised_threshold_is_the_reason(
+    steer: Steer, tier: str, reason: str
+) -> None:
+    policy = Policy(pressure=(PressurePoint(0.5, 0.1),))
+    need = Need(budget_share_left=0.5)
+    filtered = filter_candidates(ActivePolicy("p", 1, policy), need, TWO_TIERS)
+    decision = plan(filtered, SCORE, steer)
+    assert (decision.plan[0].tier, decision.reason) == (tier, reason)
+    assert decision.threshold == pytest.approx(steer.threshold + 0.1)
+
+
 def test_a_promise_without_its_threshold_shows_none() -> None:
     assert two_tiers(Policy(target=Target(share=0.3)), SCORE).threshold is None
     assert two_tiers(Policy(), SCORE).threshold == 0.1
