@@ -150,6 +150,23 @@ def test_a_small_reference_is_no_drift(rows, watch, number):
     assert np.mean([report.domain for report in reports]) < 0.1
 
 
+def test_rows_of_no_domain_tell_nothing_of_domains(rows):
+    """In other languages than English many texts are of no domain for certain."""
+    reports = []
+    for seed in range(20):
+        rng = Random(seed)
+
+        def domains(number, rng=rng):
+            return rng.choices([*"abcdefghij", *([None] * 10)], k=number)
+
+        monitor = DriftMonitor(reference_of(rows(90, seed)[0], domains(90)))
+        for gain, domain in zip(rows(2000, 100 + seed)[0], domains(2000), strict=True):
+            monitor.observe(gain, domain)
+        reports.append(monitor.report())
+    assert sum(report.changed for report in reports) <= 1
+    assert np.mean([report.domain for report in reports]) < 0.06
+
+
 def test_a_reference_is_read_as_it_was_written(rows):
     reference = reference_of(*rows(500, 1))
     assert load_reference(dump_reference(reference)) == reference
