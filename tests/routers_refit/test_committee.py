@@ -113,6 +113,28 @@ def test_a_committee_says_what_its_description_says(scene: Scene, below: bool) -
             assert share == pytest.approx(expected_share, abs=1e-4)
 
 
+def test_members_that_learn_nothing_are_standardised_over_the_rows(scene: Scene) -> None:
+    views, labels = scene(150)
+    a = fit_committee(views, labels).arrays
+    for which, sign in ((LOCAL, -1.0), (GAIN, 1.0)):
+        columns = {"length": sign * views.surfaces[:, 0], "below": views.below[:, which]}
+        for name, said in columns.items():
+            member = MEMBERS.index(name)
+            assert a["centre"][which, member] == pytest.approx(said.mean(), abs=1e-4)
+            assert a["spread"][which, member] == pytest.approx(said.std(), abs=1e-4)
+
+
+def test_the_label_of_a_row_that_nobody_believes_changes_nothing(scene: Scene) -> None:
+    views, labels = scene(150)
+    weight = np.where(np.arange(150) < 100, 1.0, 1e-7)
+    flipped = np.where(weight < 1, 1 - labels.local, labels.local)
+    said = [
+        committee_of(fit_committee(views, Labels(local, labels.frontier, weight))).predict(views)[0]
+        for local in (labels.local, flipped)
+    ]
+    assert np.abs(said[0] - said[1]).max() < 0.06
+
+
 def test_one_row_is_said_the_same_of_alone(scene: Scene) -> None:
     views, labels = scene()
     committee = committee_of(fit_committee(views, labels))
