@@ -33,7 +33,7 @@ class Source:
 
 async def until(what: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
-        while not what():
+        while not what():  # noqa: ASYNC110 - the log has no event
             await asyncio.sleep(0.02)
 
 
