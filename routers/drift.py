@@ -45,13 +45,15 @@ class DriftReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What training rows look like. `edges`: inner edges of the bins of gains, ascending; `shares`:
     the share of rows in each bin, one more than edges. `domains`: the share of rows of each
     domain, empty where no domain is known. `embedding`: the mean sentence vector, empty where
-    none is known. `rows`: how many rows these are shares of."""
+    none is known. `rows`: how many rows there are; `named`: how many of these have a domain, 0 for
+    all of them."""
 
     edges: tuple[float, ...]
     shares: tuple[float, ...]
     domains: dict[str, float] = {}
     embedding: tuple[float, ...] = ()
     rows: int = 0
+    named: int = 0
 
 
 class DriftReport(msgspec.Struct, frozen=True):
@@ -128,6 +130,7 @@ def reference_of(
         domains={name: count / known.total() for name, count in sorted(known.items())},
         embedding=mean,
         rows=number,
+        named=known.total(),
     )
 
 
@@ -168,7 +171,7 @@ class DriftMonitor:
         domain = None
         known = {n: c for n, c in self._domains.items() if n is not None and c}
         if self._reference.domains and sum(known.values()) >= MIN_ROWS:
-            domain = psi(self._reference.domains, known, number)
+            domain = psi(self._reference.domains, known, self._reference.named or number)
         changed = gain > CHANGED or (domain is not None and domain > CHANGED)
         return DriftReport(rows, gain, domain, self._distance(), changed)
 

@@ -114,3 +114,16 @@ def test_opens_on_half_of_a_window() -> None:
         else:
             breaker.success(ticket)
     assert breaker.state == "open"
+
+
+def test_after_a_recovery_the_window_begins_anew() -> None:
+    now = [0.0]
+    breaker = Breaker(lambda: now[0], BreakerSettings(failures=100))
+    fail(breaker, 20)
+    assert breaker.state == "open"
+    now[0] += 5
+    breaker.success(breaker.allow())
+    fail(breaker, 19)
+    assert breaker.state == "closed"
+    fail(breaker, 1)
+    assert breaker.state == "open"

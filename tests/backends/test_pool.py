@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from random import Random
 
@@ -265,3 +266,23 @@ async def test_a_broken_stream_is_a_failure_and_a_client_that_left_is_not(now) -
     assert not target.healthy
     await target.aclose()
     assert one.closed
+
+
+async def test_a_recovery_is_told_once(now, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "tollhouse")
+    replica = Fake(now)
+    target = pool(now, only=replica)
+    assert await use(target) == "2"
+    for _ in range(2):
+        replica.error = ConnectFailed("refused")
+        for _ in range(5):
+            await use(target)
+        now[0] += 5
+        replica.error = None
+        assert [await use(target) for _ in range(3)] == ["2"] * 3
+    told = [record.getMessage() for record in caplog.records]
+    assert [line for line in told if "answers again" in line] == [
+        "backend p at only answers again",
+        "backend p at only answers again",
+    ]
+    assert sum("it is not asked for" in line for line in told) == 2

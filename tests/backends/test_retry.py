@@ -42,6 +42,8 @@ def test_what_each_kind_of_error_leads_to() -> None:
     assert step(UpstreamFailed("x"), here=2, total=2, left=0) == Retry(0.1)
     assert step(ConnectFailed("x"), here=3, total=3) == Fail("attempts")
     assert step(RateLimited("x", retry_after=2.0)) == Retry(2.05)
+    assert step(RateLimited("x", retry_after=3.0), random=0.0) == Retry(3.0)
+    assert step(RateLimited("x", retry_after=3.1)) == NextCandidate()
     assert step(RateLimited("x", retry_after=20.0)) == NextCandidate()
     assert step(RateLimited("x", retry_after=20.0), left=0) == Fail("candidates")
     assert step(FirstTokenTimeout("x")) == NextCandidate()
@@ -55,6 +57,9 @@ def test_what_each_kind_of_error_leads_to() -> None:
     assert step(Overloaded("x", code="breaker_open"), left=0) == Fail("candidates")
     assert step(RateLimited("x", retry_after=2.0), time_left=1.0) == NextCandidate()
     assert step(RateLimited("x", retry_after=2.0), time_left=1.0, left=0) == Fail("deadline")
+    # What begins at the deadline ends after it.
+    late = RateLimited("x", retry_after=2.0)
+    assert step(late, time_left=2.0, left=0, random=0.0) == Fail("deadline")
     assert step(FirstTokenTimeout("x"), time_left=0.0) == Fail("deadline")
 
 

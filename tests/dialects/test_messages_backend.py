@@ -165,6 +165,25 @@ async def test_a_streamed_answer(
     assert text == len("hm hmGrüße 漢字".encode()) + len('f{"a":1}g{}')
 
 
+async def test_what_a_block_begins_with_is_part_of_it(
+    upstream: Upstream, backend: MessagesBackend, wires: SimpleNamespace
+) -> None:
+    """Servers that only speak this dialect send a block's text, or a call's input, at once."""
+    events = wires.stream_of({**MESSAGE, "content": []})
+    blocks = [
+        ("content_block_start", {"type": "content_block_start", "index": at}) for at in (0, 1, 2)
+    ]
+    for (_, event), block in zip(blocks, MESSAGE["content"], strict=False):
+        event["content_block"] = block
+    upstream.stream([wires.wire([*events[:2], *blocks, *events[2:]])])
+    _, found = await collect(backend, call(stream=True))
+    message = wires.fold([json.loads(event.data) for event in found])["message"]
+    assert message["content"] == "Grüße 漢字"
+    assert message["reasoning_content"] == "hm hm"
+    assert message["thinking_blocks"][0] == MESSAGE["content"][0]
+    assert [c["arguments"] for c in message["tool_calls"]] == ['{"a":1}']
+
+
 async def test_the_chunks_are_valid_for_the_openai_sdk(
     upstream: Upstream, backend: MessagesBackend, wires: SimpleNamespace
 ) -> None:
@@ -359,3 +378,53 @@ async def test_unbelievable_usage_is_no_usage(
     upstream.answer(200, {**MESSAGE, "usage": usage})
     reply, [event] = await collect(backend, call())
     assert reply.usage is None and event.usage is None
+
+
+# As the API counts an answer for which it first shortened the conversation, and asked another
+# model for advice: its totals are those of the last part alone.
+COMPACTED = {
+    "input_tokens": 100,
+    "output_tokens": 20,
+    "iterations": [
+        {"type": "compaction", "input_tokens": 9000, "output_tokens": 300},
+        {"type": "advisor_message", "input_tokens": 5000, "output_tokens": 700},
+        {
+            "type": "message",
+            "input_tokens": 100,
+            "cache_read_input_tokens": 8,
+            "cache_creation_input_tokens": None,
+            "output_tokens": 20,
+        },
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        (COMPACTED, Usage(prompt=9108, completion=320, cached=8)),
+        # Nothing but advice: the totals are the answer's own.
+        (
+            COMPACTED | {"iterations": COMPACTED["iterations"][1:2]},  # type: ignore[index]
+            Usage(prompt=100, completion=20),
+        ),
+        (COMPACTED | {"iterations": []}, Usage(prompt=100, completion=20)),
+        (COMPACTED | {"iterations": ["?"]}, Usage(prompt=100, completion=20)),
+    ],
+)
+async def test_all_parts_of_an_answer_by_this_model_are_counted(
+    upstream: Upstream,
+    backend: MessagesBackend,
+    wires: SimpleNamespace,
+    usage: dict[str, Any],
+    expected: Usage,
+) -> None:
+    upstream.answer(200, {**MESSAGE, "usage": usage})
+    reply, _ = await collect(backend, call())
+    assert reply.usage == expected
+    events = wires.stream_of({**MESSAGE, "usage": {"input_tokens": 100, "output_tokens": 20}})
+    [end] = [event for kind, event in events if kind == "message_delta"]
+    end["usage"] = usage
+    upstream.stream([wires.wire(events)])
+    reply, _ = await collect(backend, call(stream=True))
+    assert reply.usage == expected

@@ -152,6 +152,17 @@ def test_allowed_tools_are_the_only_ones_offered() -> None:
     assert body["tool_choice"] == {"type": "any"}
 
 
+def test_a_strict_tool_is_strict_where_the_model_can_be() -> None:
+    function = {"name": "f", "parameters": {"type": "object"}, "strict": True}
+    tools = [{"type": "function", "function": function}]
+    for model in (OLD, BUDGET, NEW):
+        able = "json_schema" in find_profile(model).capabilities
+        encoded = encode(tools=tools, model=model, drop_params=True)
+        assert encoded.body["tools"][0].get("strict", False) == able
+        assert encoded.dropped == (() if able else ("tools.function.strict",))
+    assert not encode(tools=[TOOL], model=NEW).body["tools"][0].get("strict")
+
+
 def test_parallel_tool_calls() -> None:
     body = encode(tools=[TOOL], parallel_tool_calls=False).body
     assert body["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}

@@ -30,12 +30,14 @@ class SlowReply(Ledger):
 
     async def enter(self, request: Enter) -> Entered:
         entered = await super().enter(request)
+        self.asked = request
         if entered.outcome == "ok":
             self.held.set()
             await asyncio.sleep(30)
         return entered
 
     held: asyncio.Event
+    asked: Enter
 
 
 @pytest.fixture
@@ -80,6 +82,8 @@ async def test_a_call_that_is_given_up_at_the_gate_holds_nothing(
     before = await ledger.balance(ORG, purse.scope)
     assert before is not None
     assert (before.held, before.limit) == (12_000_000, 4_100_000_000)
+    # A call that takes all of its time is not taken for lost.
+    assert ledger.asked.lease_s > DAY.timeout
     asked.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asked

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from itertools import pairwise
 from random import Random
+from typing import Literal
 
 import msgspec
 import pytest
@@ -20,6 +21,7 @@ from routers.decide import (
     matches,
     needs_score,
     plan,
+    steerable,
 )
 from routers.render import render, to_dict
 from routers.types import (
@@ -393,6 +395,25 @@ def test_the_router_is_asked_only_where_a_choice_is_open() -> None:
     assert not asked(down, gone, fallback=False)
 
 
+def test_a_promise_is_about_choices_between_its_own_two_tiers() -> None:
+    edge = msgspec.structs.replace(PAID, backend="edge", tier="edge")
+
+    def counts(*offered: Candidate, route: Literal["score", "weak"] = "score") -> bool:
+        active = ActivePolicy("default", 1, Policy(route=route))
+        return steerable(filter_candidates(active, Need(), offered))
+
+    assert counts(LOCAL, PAID) and counts(LOCAL, PAID, edge)
+    assert not counts(LOCAL, edge)
+    assert not counts(PAID, edge)
+    assert not counts(LOCAL, PAID, route="weak")
+
+
+@pytest.mark.parametrize(("gain", "wanted"), [(0.5, False), (0.5 + 1e-9, True)])
+@pytest.mark.parametrize("ties", [False, True])
+def test_under_pressure_a_tie_saves(gain: float, wanted: bool, ties: bool) -> None:
+    assert Steer(0.25, ties).wants(gain, 0.25) == wanted
+
+
 @example("ab*ba", "aba")
 @example("a*b*b", "ab")
 @given(st.text("ab*", max_size=8), st.text("ab", max_size=8))
@@ -445,6 +466,26 @@ def test_what_steers_a_request_is_its_reason(steer: Steer, tier: str, reason: st
     decision = two_tiers(Policy(), SCORE, msgspec.structs.replace(steer, target="share 0.3"))
     assert (decision.plan[0].tier, decision.reason) == (tier, reason)
     assert (decision.threshold, decision.target) == (steer.threshold, "share 0.3")
+
+
+@pytest.mark.parametrize(
+    ("steer", "tier", "reason"),
+    [
+        (Steer(0.1), "frontier", "score_above"),
+        (Steer(0.25), "local", "score_below"),
+        (Steer(0.25, force="strong"), "local", "score_below"),
+        (Steer(0.1, force="weak"), "local", "target"),
+    ],
+)
+def test_under_pressure_the_raised_threshold_is_the_reason(
+    steer: Steer, tier: str, reason: str
+) -> None:
+    policy = Policy(pressure=(PressurePoint(0.5, 0.1),))
+    need = Need(budget_share_left=0.5)
+    filtered = filter_candidates(ActivePolicy("p", 1, policy), need, TWO_TIERS)
+    decision = plan(filtered, SCORE, steer)
+    assert (decision.plan[0].tier, decision.reason) == (tier, reason)
+    assert decision.threshold == pytest.approx(steer.threshold + 0.1)
 
 
 def test_a_promise_without_its_threshold_shows_none() -> None:

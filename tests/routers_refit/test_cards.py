@@ -19,6 +19,7 @@ def labels(ability: float, n: int, seed: int) -> tuple[list[float], list[float]]
 def test_a_customers_labels_move_the_prior_as_far_as_they_are_many() -> None:
     prior = Card(offset=0.5, origin="prior", error=0.35)
     assert fit_card(*labels(-1.0, MIN_ROWS - 1, 8), prior) is prior
+    assert fit_card(*labels(-1.0, MIN_ROWS, 8), prior).rows == MIN_ROWS
     few = fit_card(*labels(-1.0, 40, 8), prior)
     many = fit_card(*labels(-1.0, 4000, 8), prior)
     assert -1.0 < few.offset < 0.4

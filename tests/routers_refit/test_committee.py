@@ -20,7 +20,15 @@ from routers.onnx.committee import (
     Committee,
     Views,
 )
-from routers.refit.committee import Fitted, Labels, _ridges, fit_committee
+from routers.refit.committee import (
+    SLOPE_PRIOR,
+    Fitted,
+    Labels,
+    _logistic_line,
+    _ridges,
+    _straight_line,
+    fit_committee,
+)
 from routers.refit.run import cross_validate
 from tests.routers_refit.conftest import Scene
 
@@ -103,6 +111,28 @@ def test_a_committee_says_what_its_description_says(scene: Scene, below: bool) -
             expected, expected_share = by_the_book(fitted, asked)
             assert said == pytest.approx(expected, abs=1e-3)
             assert share == pytest.approx(expected_share, abs=1e-4)
+
+
+def test_members_that_learn_nothing_are_standardised_over_the_rows(scene: Scene) -> None:
+    views, labels = scene(150)
+    a = fit_committee(views, labels).arrays
+    for which, sign in ((LOCAL, -1.0), (GAIN, 1.0)):
+        columns = {"length": sign * views.surfaces[:, 0], "below": views.below[:, which]}
+        for name, said in columns.items():
+            member = MEMBERS.index(name)
+            assert a["centre"][which, member] == pytest.approx(said.mean(), abs=1e-4)
+            assert a["spread"][which, member] == pytest.approx(said.std(), abs=1e-4)
+
+
+def test_the_label_of_a_row_that_nobody_believes_changes_nothing(scene: Scene) -> None:
+    views, labels = scene(150)
+    weight = np.where(np.arange(150) < 100, 1.0, 1e-7)
+    flipped = np.where(weight < 1, 1 - labels.local, labels.local)
+    said = [
+        committee_of(fit_committee(views, Labels(local, labels.frontier, weight))).predict(views)[0]
+        for local in (labels.local, flipped)
+    ]
+    assert np.abs(said[0] - said[1]).max() < 0.06
 
 
 def test_one_row_is_said_the_same_of_alone(scene: Scene) -> None:
@@ -219,6 +249,34 @@ def test_a_row_that_stands_for_many_sets_the_level_by_their_number(scene: Scene)
         mean.append(np.average(1 / (1 + np.exp(-held[:, LOCAL])), weights=weight))
     assert mean[0] == pytest.approx(expected, abs=0.02)
     assert mean[1] < expected - 0.1
+
+
+@pytest.mark.parametrize("heavy", [1.0, 5.0])
+def test_the_lines_have_the_level_of_the_labels_and_their_slope(heavy: float) -> None:
+    rng = np.random.default_rng(3)
+    total = 2 * rng.normal(size=4000) + 1
+    weight = np.where(np.arange(4000) % 2, heavy, 1.0)
+    p = 1 / (1 + np.exp(-0.8 * total + 1.5))
+    good = (rng.random(4000) < p).astype(float)
+    start, slope = _logistic_line(total, good, weight)
+    said = 1 / (1 + np.exp(-start - slope * total))
+    assert np.average(said, weights=weight) == pytest.approx(np.average(good, weights=weight))
+    assert (start, slope) == pytest.approx((-1.5, 0.8), abs=0.1)
+    gain = 0.1 * total - 0.2 + 0.3 * rng.normal(size=4000)
+    start, slope = _straight_line(total, gain, weight)
+    assert np.average(start + slope * total, weights=weight) == pytest.approx(
+        np.average(gain, weights=weight)
+    )
+    assert (start, slope) == pytest.approx((-0.2, 0.1), abs=0.02)
+    # Where the labels do not rise with what is said, the order of what is said is kept.
+    assert 0 < _logistic_line(-total, good, weight)[1] < 1e-3
+    assert 0 < _straight_line(-total, gain, weight)[1] < 1e-3
+
+
+def test_few_rows_promise_half_of_the_gain_that_they_show() -> None:
+    total = np.tile([-1.0, 1.0], round(SLOPE_PRIOR) // 2)
+    start, slope = _straight_line(total, 0.4 * total + 0.1, np.ones(len(total)))
+    assert (start, slope) == pytest.approx((0.1, 0.2))
 
 
 @pytest.mark.parametrize("name", SHAPES)

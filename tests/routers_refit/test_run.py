@@ -25,7 +25,7 @@ from routers.onnx.render import render
 from routers.onnx.router import OnnxRouter
 from routers.refit import run
 from routers.refit.committee import Labels
-from routers.refit.run import cross_validate, merge
+from routers.refit.run import compare, cross_validate, merge
 from routers.steering.calibration import FILE as CALIBRATION
 from routers.steering.calibration import load_calibration
 from routers.steering.conformal import conformal_threshold
@@ -106,6 +106,28 @@ def test_a_level_alone_is_no_better_than_before(tmp_path: Path) -> None:
     assert metrics["brier_after"] > metrics["brier_of_mean"] - 0.01  # type: ignore[operator]
     assert not report.better, report.verdict
     assert report.verdict.endswith("by one probability for all")
+
+
+@pytest.mark.parametrize(
+    ("order", "level", "better"), [(1, 1, True), (-1, 1, False), (1, -1, False)]
+)
+def test_what_is_worse_in_one_way_is_not_better(order: int, level: int, better: bool) -> None:
+    """`order` and `level`: whether the new artefact has the gains, and the local probabilities,
+    rather than the old one."""
+    n = 400
+    rng = np.random.default_rng(16)
+    easy = np.arange(n) % 2 == 1
+    local = (rng.random(n) < np.where(easy, 0.9, 0.3)).astype(float)
+    right, wrong = np.where(easy, 0.1, 0.6), np.where(easy, 0.6, 0.1)
+    true, false = np.where(easy, 2.2, -0.8), np.full(n, -4.0)
+    before = np.stack([(true, false)[level > 0], (right, wrong)[order > 0]], axis=1)
+    after = np.stack([(false, true)[level > 0], (wrong, right)[order > 0]], axis=1)
+    found, said, verdict = compare(load_heads(BASE), (before, after), Labels(local, np.ones(n)), 0)
+    fall, gain = found["brier_fall_ci95"], found["apgr_gain_ci95"]
+    assert (fall[0] > 0, fall[1] < 0) == (level > 0, level < 0)  # type: ignore[index]
+    assert (gain[0] > 0, gain[1] < 0) == (order > 0, order < 0)  # type: ignore[index]
+    assert said == better
+    assert verdict.startswith("better than before" if better else "no better than before")
 
 
 def test_what_knew_the_rows_is_compared_on_those_that_it_did_not_know(tmp_path: Path) -> None:

@@ -180,6 +180,57 @@ def test_copies_make_no_figure_surer() -> None:
     assert many == one
 
 
+@pytest.mark.parametrize("base", ["local", "frontier"])
+def test_the_order_is_that_of_routing_between_the_model_and_the_other_side(base: Base) -> None:
+    """A model that is good at half of the requests; nothing before told at which."""
+    n = 400
+    rng = np.random.default_rng(13)
+    sure = np.where(np.arange(n) % 2, 0.9, 0.3)
+    own = (rng.random(n) < sure).astype(float)
+    other = (rng.random(n) < (0.95 if base == "local" else 0.2)).astype(float)
+    guess = rng.uniform(0.4, 0.6, n)
+    local, frontier = (guess, np.full(n, 0.95)) if base == "local" else (np.full(n, 0.2), guess)
+    # The other side is known of most of them only.
+    other[::8] = np.nan
+    sample = Sample(local, frontier, [None] * n, own, other, np.arange(n))
+    card = Card(base=base, origin="prior", error=1.0)
+    figures, better, verdict = compare(sample, (card, sure), base, 0)
+    assert better and verdict.startswith("better than before")
+    assert figures["apgr_before"] == pytest.approx(0.5, abs=0.1)
+    assert figures["apgr_after"] > 0.6  # type: ignore[operator]
+    low, high = figures["apgr_gain_ci95"]  # type: ignore[misc]
+    assert 0 < low < figures["apgr_after"] - figures["apgr_before"] < high  # type: ignore[operator]
+    # The wrong way round it is worse, and said to be.
+    turned, better, verdict = compare(sample, (card, 1.2 - sure), base, 0)
+    assert not better and verdict.startswith("no better than before")
+    assert turned["apgr_after"] < 0.4  # type: ignore[operator]
+
+
+def test_what_orders_requests_worse_is_not_better_for_its_level() -> None:
+    n = 400
+    rng = np.random.default_rng(15)
+    good = np.arange(n) % 2 == 1
+    own = (rng.random(n) < np.where(good, 0.9, 0.3)).astype(float)
+    before, after = np.where(good, 0.06, 0.01), np.where(good, 0.57, 0.62)
+    sample = Sample(before, np.full(n, 0.95), [None] * n, own, np.ones(n), np.arange(n))
+    figures, better, _ = compare(sample, (Card(origin="prior", error=1.0), after), "local", 0)
+    assert figures["brier_fall_ci95"][0] > 0  # type: ignore[index]
+    assert figures["apgr_gain_ci95"][1] < 0  # type: ignore[index]
+    assert not better
+
+
+def test_without_a_gap_between_the_two_there_is_no_order() -> None:
+    rng = np.random.default_rng(14)
+    p, own = rng.random(200), (rng.random(200) < 0.6).astype(float)
+    sample = Sample(p, p, [None] * 200, own, own, np.arange(200))
+    card = Card(origin="prior", error=1.0)
+    assert "apgr_after" not in compare(sample, (card, p), "local", 0)[0]
+    few = msgspec.structs.replace(sample, other=np.where(np.arange(200) < 49, 1.0, np.nan))
+    assert "apgr_after" not in compare(few, (card, p), "local", 0)[0]
+    enough = msgspec.structs.replace(sample, other=np.where(np.arange(200) < 50, 1.0, np.nan))
+    assert "apgr_after" in compare(enough, (card, p), "local", 0)[0]
+
+
 def test_labels_of_the_side_are_taken_where_they_are_of_the_model(
     tmp_path: Path, reference: Any
 ) -> None:

@@ -107,6 +107,17 @@ def test_what_the_reference_lacks_is_not_reported(rows, watch):
     assert report.domain is None and report.embedding is None
 
 
+def test_texts_are_told_apart_by_where_they_lie_and_not_by_how_far_out(rows, watch):
+    """The mean of sentence vectors is the shorter, the more the texts differ."""
+    gains, domains, vectors = rows(1000, 1)
+    near, far = (
+        watch(DriftMonitor(reference_of(gains, domains, vectors * scale)), 500, 2, turn=1.0)
+        for scale in (1.0, 0.3)
+    )
+    assert near.embedding == pytest.approx(1 - np.cos(1.0), abs=0.05)
+    assert far.embedding == pytest.approx(near.embedding, abs=1e-3)
+
+
 def test_gains_that_tie_make_fewer_bins():
     reference = reference_of([0.2] * 900 + [0.5] * 100)
     assert reference.edges == (0.5,)
@@ -137,6 +148,23 @@ def test_a_small_reference_is_no_drift(rows, watch, number):
     assert sum(report.changed for report in reports) <= 1
     assert np.mean([report.gain for report in reports]) < 0.1
     assert np.mean([report.domain for report in reports]) < 0.1
+
+
+def test_rows_of_no_domain_tell_nothing_of_domains(rows):
+    """In other languages than English many texts are of no domain for certain."""
+    reports = []
+    for seed in range(20):
+        rng = Random(seed)
+
+        def domains(number, rng=rng):
+            return rng.choices([*"abcdefghij", *([None] * 10)], k=number)
+
+        monitor = DriftMonitor(reference_of(rows(90, seed)[0], domains(90)))
+        for gain, domain in zip(rows(2000, 100 + seed)[0], domains(2000), strict=True):
+            monitor.observe(gain, domain)
+        reports.append(monitor.report())
+    assert sum(report.changed for report in reports) <= 1
+    assert np.mean([report.domain for report in reports]) < 0.06
 
 
 def test_a_reference_is_read_as_it_was_written(rows):

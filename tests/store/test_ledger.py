@@ -117,6 +117,13 @@ async def test_a_total_budget_that_does_not_pay_has_no_end(gate: Gate, make):
     assert (await gate.enter("r1", scopes, 60)).short == Short("key:abc", 10, None)
 
 
+async def test_a_budget_of_nothing_has_nothing_left(gate: Gate, make):
+    scopes = (make.scope("key:abc", 0), make.scope("org:acme", 50))
+    await gate.provision(*scopes)
+    free = await gate.enter("r1", scopes, 1, 0)
+    assert (free.index, free.left, free.share_left) == (1, 0, 0.0)
+
+
 async def test_the_first_affordable_candidate_is_taken(gate: Gate, make):
     scopes = (make.scope("key:abc", 100),)
     await gate.provision(*scopes)
@@ -159,6 +166,22 @@ async def test_a_lost_ledger_is_rebuilt_from_records_outbox_and_live_holds(
     assert await gate.books(scopes[1]) == (100 + 50 + 11 + 7, 20)
     await gate.settle("live", scopes, 12)
     assert await gate.books(scopes[0]) == (100 + 50 + 11 + 12, 0)
+
+
+async def test_a_rebuilt_ledger_knows_how_many_requests_are_in_flight(gate: Gate, make, store):
+    scopes = (make.scope("key:abc", 1000, concurrency=3), make.scope("org:acme"))
+    await gate.provision(*scopes)
+    for id in ("r1", "r2"):
+        await gate.enter(id, scopes, 10)
+    await gate.enter("other", scopes[1:], 10)
+    await store.command("DEL", "th:{acme}:b:key:abc")
+    await gate.ledger.provision("acme", scopes[0])
+    assert [(await gate.enter(id, scopes, 10)).limited_kind for id in ("r3", "r4")] == [
+        None,
+        "concurrency",
+    ]
+    await gate.settle("r1", scopes, 10)
+    assert (await gate.enter("r5", scopes, 10)).outcome == "ok"
 
 
 async def test_provisioning_twice_keeps_what_is_there(gate: Gate, make):
@@ -477,6 +500,18 @@ async def test_amounts_that_are_not_exact_are_refused(gate: Gate, make):
     assert await gate.books(scopes[0]) == (2**53 - 3, 1)
 
 
+async def test_what_was_free_when_a_window_closed_is_held_in_the_next(gate: Gate, make, clock):
+    scope = make.scope("key:abc", 100, "day")
+    await gate.provision(scope)
+    await gate.enter("r1", (scope,), 0)
+    clock.now += DAY
+    assert (await gate.reserve("r1", (scope,), 81, booked=20)).outcome == "unaffordable"
+    assert (await gate.reserve("r1", (scope,), 80, booked=20)).outcome == "ok"
+    assert await gate.books(scope) == (20, 80)
+    await gate.settle("r1", (scope,), 30)
+    assert await gate.books(scope) == (30, 0)
+
+
 @pytest.mark.parametrize("window", ["fortnight", "0", "-5", "1.5", ""])
 def test_windows_are_checked(window: str):
     with pytest.raises(ValueError, match="window"):
@@ -484,16 +519,16 @@ def test_windows_are_checked(window: str):
 
 
 @pytest.mark.parametrize(
-    ("window", "before", "after"),
+    ("window", "before", "after", "end"),
     [
-        ("day", "2027-03-27T23:59:59.9", "2027-03-28T00:00:00"),
-        ("month", "2028-02-29T23:59:59.9", "2028-03-01T00:00:00"),
-        ("month", "2026-12-31T23:59:59.9", "2027-01-01T00:00:00"),
-        ("3600", "2027-03-28T00:59:59.9", "2027-03-28T01:00:00"),
+        ("day", "2027-03-27T23:59:59.9", "2027-03-28T00:00:00", "2027-03-29T00:00:00"),
+        ("month", "2028-02-29T23:59:59.9", "2028-03-01T00:00:00", "2028-04-01T00:00:00"),
+        ("month", "2026-12-31T23:59:59.9", "2027-01-01T00:00:00", "2027-02-01T00:00:00"),
+        ("3600", "2027-03-28T00:59:59.9", "2027-03-28T01:00:00", "2027-03-28T02:00:00"),
     ],
 )
 async def test_a_window_rolls_over_once_and_never_back(
-    gate: Gate, make, clock, window: str, before: str, after: str
+    gate: Gate, make, clock, window: str, before: str, after: str, end: str
 ):
     scope = make.scope("key:abc", 100, window)
     clock.now = _utc(before)
@@ -508,7 +543,7 @@ async def test_a_window_rolls_over_once_and_never_back(
     assert (await gate.enter("no2", (scope,), 11)).outcome == "unaffordable"
     balance = await gate.ledger.balance("acme", scope)
     assert isinstance(balance, Balance)
-    assert balance.window_start == _utc(after)
+    assert (balance.window_start, balance.window_end) == (_utc(after), _utc(end))
     await gate.settle("new", (scope,), 80)
     assert await gate.books(scope) == (80, 0)
 
