@@ -188,3 +188,9 @@ def test_a_ticket_of_an_old_promise_does_not_disturb_the_new_one(traffic):
     ticket.settle(10**12)
     assert state.snapshot() == before
     assert state.realised().usd_per_1000 == pytest.approx(1e6)
+
+
+def test_a_card_takes_no_certificate_from_a_promise_that_traffic_keeps():
+    state = PolicySteering("p", Policy(target=Target(share=0.3)), None, "m")
+    view = state.view("ward/special")
+    assert (view.certified, view.uncertified, view.target) == (True, "", "share 0.3")
