@@ -177,6 +177,12 @@ def unframed(text: str) -> str:
     return bare if _asks(bare) else text
 
 
+def _small(text: str) -> str:
+    """In small letters, with every character in its place: a few letters would become two."""
+    small = text.lower()
+    return small if len(small) == len(text) else "".join(c.lower()[0] for c in text)
+
+
 def _asks(text: str) -> bool:
     """Whether something is left: two words, or a sign that is no letter."""
     return len(text.split(None, 2)) > 1 or (len(text) > 3 and not text.isalpha())
@@ -186,11 +192,10 @@ def _without_form(text: str) -> str:
     for _ in range(ROUNDS):
         text = text.rstrip()
         start = _last(text)
-        piece = text[start:].lower()
         block = _template(text)
         if block is not None:
             text = block
-        elif start and _of_form(piece):
+        elif start and _of_form(text[start:].lower()):
             text = text[:start]
         elif text.endswith((">", "]", ")")):
             tag = _TAG_AFTER.search(text, max(0, len(text) - SENTENCE))
@@ -254,10 +259,10 @@ def _labelled(head: str) -> int:
 
 
 def _without_opening(text: str) -> str:
-    start = _labelled(text[: 2 * SENTENCE].lower())
+    start = _labelled(_small(text[: 2 * SENTENCE]))
     text = text[start:]
     for _ in range(ROUNDS):
-        head = text[: 2 * SENTENCE].lower()
+        head = _small(text[: 2 * SENTENCE])
         found = _OPENING.match(head)
         end = found.end() if found else 0
         if not end:

@@ -99,6 +99,11 @@ def test_a_template_without_a_question_is_read_as_it_is(text: str) -> None:
     assert plain(tidy(text)) == text
 
 
+def test_letters_that_grow_when_they_are_small_move_no_cut() -> None:
+    question = "\u0130zmir or \u0130stanbul: which is larger?"
+    assert unframed(f"Be brief, \u0130pek.\nQuestion: {question}\nAnswer:") == question
+
+
 def test_a_turn_that_only_asks_for_another_form_is_read_with_the_task() -> None:
     turns = (
         Turn("user", "Prove that there are infinitely many primes."),

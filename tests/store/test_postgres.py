@@ -255,3 +255,4 @@ async def test_a_query_that_nobody_waits_for_any_more_does_not_keep_the_end_wait
     await asyncio.gather(asked, return_exceptions=True)
     async with asyncio.timeout(30):
         await database.aclose()
+    assert asked.cancelled()
